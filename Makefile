@@ -1,0 +1,33 @@
+# Two commands do everything: `make report` and `make test`. Both first create .venv with the pinned dependencies (once).
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help report test lint clean
+help:
+	@echo "make report [ARGS='...']   train the toys, measure them, write reports/conv_vs_attn/index.html"
+	@echo "make test   [ARGS='...']   run the tests (ARGS go to pytest)"
+	@echo "make lint                  ruff and mypy"
+	@echo "make clean                 remove the environment and the trained runs"
+
+report: $(READY)
+	@$(PY) -m experiments.conv_vs_attn --preset quick $(ARGS)
+
+test: $(READY)
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(READY)
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+clean:
+	rm -rf $(VENV) runs
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("interp needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Name another with PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is incomplete: install it (on Debian: apt install python3-venv)"; exit 1; }
+	@test -x $(PY) || { echo "Creating $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing the pinned dependencies into $(VENV) (about 1.6 GB, a few minutes the first time) ..."
+	@$(PY) -m pip install -q "pip>=25.1" 2>/dev/null || $(PY) -m pip install "pip>=25.1"
+	@$(PY) -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $(READY)

@@ -1,0 +1,94 @@
+"""The part of a run folder that holds a model: `config.json`, `model.safetensors` and, for text, `tokenizer/`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from interp.config import as_dict, build
+from interp.errors import ConfigError, RunFolderError
+from interp.files import write_whole
+from interp.models.toys import TOYS, Toy
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer"
+
+
+def is_saved(folder: str | Path) -> bool:
+    """Whether `folder` looks like a run folder (it has the configuration and the weights)."""
+    return (Path(folder) / CONFIG).is_file() and (Path(folder) / WEIGHTS).is_file()
+
+
+def save_model(model: Toy, folder: str | Path, settings: Mapping[str, Any] | None = None) -> Path:
+    """Write a toy into `folder`; `settings` are further entries for `config.json`. Each file appears whole or not at all."""
+    folder = Path(folder)
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder / TOKENIZER)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_whole(folder / WEIGHTS, save(weights))
+    config = {**(settings or {}), "model": as_dict(model.config)}
+    write_whole(folder / CONFIG, json.dumps(config, indent=1, sort_keys=True))
+    return folder
+
+
+def open_saved(folder: str | Path) -> Toy:
+    """The toy that `save_model` wrote, in eval mode, with its tokenizer if it has one; its logits are bit-equal.
+
+    Raises `RunFolderError` when the folder is unfinished, damaged or of a kind this version does not know.
+    """
+    folder = Path(folder)
+    described = _read_config(folder).get("model", {})
+    kinds = {config.kind: config for config in TOYS}  # type: ignore[attr-defined]
+    if not isinstance(described, dict) or described.get("kind") not in kinds:
+        raise RunFolderError(f"opening {folder}", f"its model is of kind {_kind(described)}", f"Known kinds: {', '.join(kinds)}")
+    try:
+        config = build(kinds[described["kind"]], described, source=str(folder / CONFIG))
+    except ConfigError as error:
+        raise RunFolderError(
+            f"opening {folder}", f"its settings are not valid ({error.truth})", "Train it again, or mend config.json"
+        ) from None
+    model = TOYS[type(config)](config)
+    _load_weights(model, folder / WEIGHTS)
+    if (folder / TOKENIZER).is_dir():
+        from transformers import AutoTokenizer
+
+        model.tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER, local_files_only=True)
+    return model.eval()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"opening {folder}", f"its {CONFIG} cannot be read ({error})", "Give a folder written by training"
+        ) from None
+    return config if isinstance(config, dict) else {}
+
+
+def _load_weights(model: Toy, path: Path) -> None:
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"opening {path}", f"the weights cannot be read ({error})", "Train the run again") from None
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+    if wrong:
+        raise RunFolderError(f"opening {path}", f"these weights do not fit its config: {', '.join(wrong)}", "Train the run again")
+    bad = sorted(name for name, tensor in weights.items() if _not_finite(tensor))
+    if bad:
+        raise RunFolderError(f"opening {path}", f"these weights are not finite: {', '.join(bad)}", "Train the run again")
+    model.load_state_dict(weights)
+
+
+def _not_finite(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+
+
+def _kind(described: Any) -> str:
+    return repr(described.get("kind")) if isinstance(described, dict) else "unknown"

@@ -1,0 +1,67 @@
+"""Repeated random tokens: the input on which induction can be seen, and only induction helps."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.data import repeated_sequences
+from interp.errors import DataError
+from interp.run import device_of
+from interp.sites import HookedModel
+
+
+def repeated_tokens(model: HookedModel, *, n_sequences: int = 32, period: int = 32, seed: int = 0) -> Int[Tensor, "batch pos"]:
+    """Sequences BOS + r + r for `model`: r is `period` distinct random tokens of its vocabulary, special tokens excluded.
+
+    BOS is the tokenizer's, or token 0 for a model without one. The ids are on the model's device and depend on `seed` alone.
+    Raises `DataError` when the vocabulary is unknown or has fewer than `period` usable tokens.
+    """
+    return repeated_sequences(
+        d_vocab=vocabulary_size(model),
+        n_sequences=n_sequences,
+        period=period,
+        seed=seed,
+        bos_id=bos_of(model),
+        exclude=special_ids(model),
+    ).to(device_of(model))
+
+
+def vocabulary_size(model: HookedModel) -> int:
+    """The model's vocabulary size, from its `cfg`. Raises `DataError` when it does not say."""
+    d_vocab = getattr(getattr(model, "cfg", None), "d_vocab", None)
+    if not isinstance(d_vocab, int) or d_vocab < 1:
+        raise DataError(
+            f"tokens for a {type(model).__name__}",
+            "it does not say how large its vocabulary is",
+            "Set model.cfg.d_vocab, or give tokens",
+        )
+    return d_vocab
+
+
+def bos_of(model: HookedModel) -> int:
+    """The id that starts a sequence: the tokenizer's BOS, or 0 where there is none."""
+    bos = getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
+    return 0 if bos is None else int(bos)
+
+
+def special_ids(model: HookedModel) -> tuple[int, ...]:
+    """Ids that are not ordinary tokens (none for a model without a tokenizer)."""
+    return tuple(getattr(getattr(model, "tokenizer", None), "all_special_ids", ()))
+
+
+def ordinary_ids(model: HookedModel) -> Int[Tensor, " id"]:
+    """Every id of the vocabulary but BOS and the special ones."""
+    avoid = {bos_of(model), *special_ids(model)}
+    return torch.tensor([token for token in range(vocabulary_size(model)) if token not in avoid])
+
+
+def check_repeats(tokens: Int[Tensor, "batch pos"], period: int) -> None:
+    """Raise `DataError` unless every row is one token, then `period` tokens, then the same again."""
+    if period < 2 or tokens.shape[1] != 2 * period + 1:
+        raise DataError(
+            f"a repeat of period {period}",
+            f"rows have {tokens.shape[1]} tokens",
+            "Give rows of 1 + 2 × period tokens (BOS + r + r), period at least 2",
+        )
+    if not bool((tokens[:, 1 : period + 1] == tokens[:, period + 1 :]).all()):
+        raise DataError(f"a repeat of period {period}", "the two halves of a row differ", "Make rows with interp.repeated_tokens")

@@ -1,0 +1,138 @@
+"""Where in a model: a `Site` names an activation by layer and kind, in TransformerLens' words.
+
+A site is a value, not a string, and resolving it against a model either gives the hook point or raises with the valid ones
+listed. A kind outside the table below is taken as the literal name of a hook point, for modules with names of their own.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+from interp.errors import ModelError, SiteError, nearest
+
+RESIDUAL = ("batch", "pos", "d_model")
+PER_HEAD = ("batch", "pos", "head", "d_head")
+SQUARE = ("batch", "head", "query", "key")
+NEURONS = ("batch", "pos", "d_mlp")
+
+# kind -> (hook name, axes). A name with {layer} exists once per layer.
+KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "embed": ("hook_embed", RESIDUAL),
+    "pos_embed": ("hook_pos_embed", RESIDUAL),
+    "conv": ("hook_conv", RESIDUAL),
+    "resid_pre": ("blocks.{layer}.hook_resid_pre", RESIDUAL),
+    "resid_mid": ("blocks.{layer}.hook_resid_mid", RESIDUAL),
+    "resid_post": ("blocks.{layer}.hook_resid_post", RESIDUAL),
+    "attn_out": ("blocks.{layer}.hook_attn_out", RESIDUAL),
+    "mlp_out": ("blocks.{layer}.hook_mlp_out", RESIDUAL),
+    "q": ("blocks.{layer}.attn.hook_q", PER_HEAD),
+    "k": ("blocks.{layer}.attn.hook_k", PER_HEAD),
+    "v": ("blocks.{layer}.attn.hook_v", PER_HEAD),
+    "attn_scores": ("blocks.{layer}.attn.hook_attn_scores", SQUARE),
+    "pattern": ("blocks.{layer}.attn.hook_pattern", SQUARE),
+    "z": ("blocks.{layer}.attn.hook_z", PER_HEAD),
+    "mlp_pre": ("blocks.{layer}.mlp.hook_pre", NEURONS),
+    "mlp_post": ("blocks.{layer}.mlp.hook_post", NEURONS),
+}
+LOGITS = "logits"  # the model's output: can be read like a site, never written
+
+
+@runtime_checkable
+class HookedModel(Protocol):
+    """What `interp` needs of a model; HookedTransformer, TransformerBridge and any HookedRootModule have it."""
+
+    hook_dict: Mapping[str, nn.Module]
+
+    def hooks(self, fwd_hooks: list, bwd_hooks: list = ..., reset_hooks_end: bool = ...): ...  # noqa: ANN201
+
+    def __call__(self, tokens): ...  # noqa: ANN001, ANN204
+
+
+@dataclass(frozen=True)
+class Site:
+    """An activation's address: `Site("pattern", 1)`, `Site("conv")`, `Site("z", 0, head=3)`, `Site("resid_post", 2)`.
+
+    `head` and `position` narrow an intervention to one entry; probes read the whole activation.
+    """
+
+    kind: str
+    layer: int | None = None
+    head: int | None = None
+    position: int | None = None
+
+    def __post_init__(self) -> None:
+        template = KINDS.get(self.kind, (self.kind, ()))[0]
+        if ("{layer}" in template) != (self.layer is not None):
+            need = "needs a layer" if "{layer}" in template else "has no layer"
+            raise SiteError(
+                f"site {self}", f"{self.kind!r} {need}", f"Write Site({self.kind!r}{', 0' if 'needs' in need else ''})"
+            )
+        if self.head is not None and "head" not in self.axes:
+            raise SiteError(f"site {self}", f"{self.kind!r} has axes {self.axes}, no head", "Leave the head out")
+
+    def __str__(self) -> str:
+        parts = [self.kind] + [f"{name} {value}" for name, value in vars(self).items() if name != "kind" and value is not None]
+        return " ".join(parts)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the activation's axes (empty for a hook point outside the table)."""
+        return KINDS.get(self.kind, ("", ()))[1]
+
+    @property
+    def hook_name(self) -> str:
+        """The hook point's name in TransformerLens' spelling."""
+        return KINDS.get(self.kind, (self.kind, ()))[0].format(layer=self.layer)
+
+
+def check_model(model: object) -> None:
+    """Raise `ModelError` unless `model` has hook points and the calls `interp` needs."""
+    if not isinstance(model, HookedModel):
+        raise ModelError(
+            f"using a {type(model).__name__} as a model",
+            "it has no hook points (hook_dict and hooks())",
+            "Open one with interp.load_model, or build it on TransformerLens' HookedRootModule",
+        )
+
+
+def check_site(model: HookedModel, site: Site) -> str:
+    """The hook name of `site` in `model`. Raises `SiteError` listing what exists when it does not."""
+    if site.kind == LOGITS or site.hook_name in model.hook_dict:
+        return site.hook_name
+    if site.layer is not None and layers_with(model, site.kind):
+        have = layers_with(model, site.kind)
+        raise SiteError(f"site {site}", f"this model has {site.kind!r} at layers {have}", "Choose one of those layers")
+    kinds = available_kinds(model)
+    raise SiteError(
+        f"site {site}",
+        f"this {type(model).__name__} has no {site.kind!r}",
+        f"{nearest(site.kind, [*kinds, *model.hook_dict])}Kinds here: {', '.join(kinds) or 'none'}; "
+        f"any other of its {len(model.hook_dict)} hook names can be given as a kind too",
+    )
+
+
+def layers_with(model: HookedModel, kind: str) -> list[int]:
+    """The layers at which `model` has a hook point of this kind, in order."""
+    template = KINDS[kind][0] if kind in KINDS else kind
+    if "{layer}" not in template:
+        return []
+    pattern = re.compile(re.escape(template).replace(r"\{layer\}", r"(\d+)"))
+    return sorted(int(match[1]) for name in model.hook_dict if (match := pattern.fullmatch(name)))
+
+
+def sites_of(model: HookedModel, kind: str) -> list[Site]:
+    """Every site of one kind, by layer. Raises `SiteError` when the model has none."""
+    layers = layers_with(model, kind)
+    if not layers:
+        site = Site(kind, 0) if "{layer}" in KINDS.get(kind, ("",))[0] else Site(kind)
+        check_site(model, site)
+        return [site]
+    return [Site(kind, layer) for layer in layers]
+
+
+def available_kinds(model: HookedModel) -> list[str]:
+    """The kinds of the table that exist somewhere in `model`."""
+    return [kind for kind, (name, _) in KINDS.items() if name in model.hook_dict or layers_with(model, kind)]

@@ -1,0 +1,63 @@
+"""Run folders: what training leaves behind, and finding out whether it finished.
+
+A run folder holds `config.json`, `model.safetensors`, `tokenizer/` (for text), `metrics.jsonl` (one row per reading) and, written
+last, `provenance.json`: its presence means that the run is whole.
+"""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import interp
+from interp.config import as_dict
+from interp.errors import RunFolderError
+from interp.files import write_whole
+from interp.models.saved import open_saved
+from interp.training.config import RunConfig
+
+METRICS, PROVENANCE = "metrics.jsonl", "provenance.json"
+TRAINING_CODE = ("models", "data", "training", "run.py", "probes")
+
+
+def run_id(config: RunConfig) -> str:
+    """Ten characters that change when a setting changes, or the code that trains does: equal ids mean equal results."""
+    described = json.dumps(as_dict(config), sort_keys=True) + _code_hash()
+    return hashlib.sha256(described.encode()).hexdigest()[:10]
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in `folder` came to its end."""
+    return (folder / PROVENANCE).is_file()
+
+
+def finish(folder: Path, provenance: dict[str, Any]) -> None:
+    """Mark the run as whole, with its provenance."""
+    write_whole(folder / PROVENANCE, json.dumps(provenance, indent=1, sort_keys=True))
+
+
+def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
+    """The rows of a run's metrics. Raises `RunFolderError` when they cannot be read."""
+    try:
+        return tuple(json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"metrics of {folder}", f"they cannot be read ({error})", "Train the run again") from None
+
+
+def open_run(config: RunConfig, folder: Path) -> Any:
+    """The finished run in `folder`, as `fit` returned it."""
+    from interp.training.fit import FinishedRun
+
+    return FinishedRun(config, open_saved(folder), read_metrics(folder), folder)
+
+
+@lru_cache
+def _code_hash() -> str:
+    root = Path(interp.__file__).parent
+    digest = hashlib.sha256()
+    for part in TRAINING_CODE:
+        files = sorted((root / part).rglob("*.py")) if (root / part).is_dir() else [root / part]
+        for file in files:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
