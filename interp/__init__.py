@@ -10,9 +10,9 @@ _HOME = {
     "Result": "interp.result",
     "Provenance": "interp.result",
     "Site": "interp.sites",
-    "Probe": "interp.run",
-    "Intervention": "interp.run",
-    "run": "interp.run",
+    "Probe": "interp.running",
+    "Intervention": "interp.running",
+    "run": "interp.running",
     "load_model": "interp.models",
     "repeated_tokens": "interp.probes",
     "induction_scores": "interp.probes",
@@ -24,7 +24,7 @@ _HOME = {
     "kernel_stats": "interp.probes",
     "fit": "interp.training",
 }
-__all__ = sorted(_HOME)
+__all__ = list(_HOME)  # noqa: PLE0605
 
 if TYPE_CHECKING:
     from interp.models import load_model
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         repeated_tokens,
     )
     from interp.result import Provenance, Result
-    from interp.run import Intervention, Probe, run
+    from interp.running import Intervention, Probe, run
     from interp.sites import Site
     from interp.training import fit
 
@@ -51,7 +51,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'interp' has no {name!r}. {nearest(name, _HOME)}")
     module = import_module(_HOME[name])
     value = getattr(module, name)
-    globals()[name] = value  # a submodule of the same name (interp.run) would otherwise hide the function
+    globals()[name] = value
     return value
 
 

@@ -1,5 +1,6 @@
 """Models: the hooked toys, and opening any other."""
 
+from interp.models.opening import load_model
 from interp.models.toys import (
     AttnAttn,
     AttnAttnConfig,
@@ -24,4 +25,5 @@ __all__ = [
     "Toy",
     "ToyConfig",
     "build_model",
+    "load_model",
 ]

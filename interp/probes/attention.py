@@ -19,7 +19,7 @@ from torch import Tensor
 from interp.errors import DataError
 from interp.probes.repeats import check_repeats, repeated_tokens
 from interp.result import Result, mean_over_examples
-from interp.run import Probe, Readings, run
+from interp.running import Probe, Readings, run
 from interp.sites import HookedModel, Site, sites_of
 
 DEFAULT_PERIOD = 32

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from interp.probes.repeats import check_repeats
 from interp.result import Result, mean_over_examples
-from interp.run import Probe, Readings, run
+from interp.running import Probe, Readings, run
 from interp.sites import LOGITS, HookedModel, Site
 
 OUTPUT = Site(LOGITS)

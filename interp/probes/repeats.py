@@ -6,7 +6,7 @@ from torch import Tensor
 
 from interp.data import repeated_sequences
 from interp.errors import DataError
-from interp.run import device_of
+from interp.running import device_of
 from interp.sites import HookedModel
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.errors import DataError
 from interp.probes.repeats import ordinary_ids
 from interp.result import Result, mean_over_examples
-from interp.run import Probe, Readings, run
+from interp.running import Probe, Readings, run
 from interp.sites import HookedModel, Site, sites_of
 
 

@@ -20,7 +20,7 @@ from interp.models import Toy, build_model
 from interp.models.saved import save_model
 from interp.probes.loss import NextTokenAccuracy, TokenLoss, cross_entropy
 from interp.provenance import provenance_of
-from interp.run import run
+from interp.running import run
 from interp.training.config import RunConfig, TrainConfig
 from interp.training.folder import METRICS, finish
 from interp.training.steps import eval_steps, learning_rate, make_optimizer, total_steps

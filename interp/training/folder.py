@@ -18,7 +18,7 @@ from interp.models.saved import open_saved
 from interp.training.config import RunConfig
 
 METRICS, PROVENANCE = "metrics.jsonl", "provenance.json"
-TRAINING_CODE = ("models", "data", "training", "run.py", "probes")
+TRAINING_CODE = ("models", "data", "training", "running.py", "probes")
 
 
 def run_id(config: RunConfig) -> str:
