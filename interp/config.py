@@ -5,6 +5,7 @@ A settings class is declared with `@settings` and `setting(default, "one sentenc
 """
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, dataclass_transform, get_args
 
@@ -62,17 +63,21 @@ def override(config: T, assignments: Iterable[str]) -> T:
     return build(type(config), values, source="command line")
 
 
-def describe_fields(cls: type, prefix: str = "") -> list[tuple[str, str, str]]:
-    """Rows `(dotted name, default, sentence)` for every leaf setting of `cls`, nested settings included."""
+def describe_fields(config: Any, prefix: str = "") -> list[tuple[str, str, str]]:
+    """Rows `(dotted name, value, sentence)` for every leaf setting of a settings object, nested settings included."""
     rows: list[tuple[str, str, str]] = []
-    for field in dataclasses.fields(cls):
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if dataclasses.is_dataclass(default):
-            rows += describe_fields(type(default), f"{prefix}{field.name}.")
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            rows += describe_fields(value, f"{prefix}{field.name}.")
         else:
-            shown = "required" if default is dataclasses.MISSING else str(default)
-            rows.append((prefix + field.name, shown, field.metadata.get("help", "")))
+            rows.append((prefix + field.name, json.dumps(as_json(value)), field.metadata.get("help", "")))
     return rows
+
+
+def as_json(value: Any) -> Any:
+    """A settings value as JSON has it: tuples become lists."""
+    return [as_json(entry) for entry in value] if isinstance(value, (tuple, list)) else value
 
 
 def _parse(text: str, assignment: str) -> Any:

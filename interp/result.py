@@ -184,7 +184,7 @@ class Result:
         }
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> "Result":
+    def from_json(data: Any) -> "Result":
         """The result that `to_json` wrote. Raises `ResultError` for anything else."""
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise ResultError("reading a result", f"this is not in the format {FORMAT!r}", "Give a file written by Result.save")

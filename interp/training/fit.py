@@ -26,7 +26,7 @@ from interp.training.folder import METRICS, finish
 from interp.training.steps import eval_steps, learning_rate, make_optimizer, total_steps
 
 Watch = Mapping[str, Callable[[Toy], float]]
-Row = dict[str, float]
+Row = dict[str, float | int]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def finish(folder: Path, provenance: dict[str, Any]) -> None:
     write_whole(folder / PROVENANCE, json.dumps(provenance, indent=1, sort_keys=True))
 
 
-def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
+def read_metrics(folder: Path) -> tuple[dict[str, float | int], ...]:
     """The rows of a run's metrics. Raises `RunFolderError` when they cannot be read."""
     try:
         return tuple(json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines())

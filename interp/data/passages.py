@@ -1,0 +1,28 @@
+"""A text whose first and last sentence are the same, to look at attention on a repeat in plain language."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from interp.data.packing import bos_id, encode_documents
+from interp.errors import DataError
+
+REPEATED_PASSAGE = (
+    "The old clockmaker wound every clock before the town awoke. "
+    "Some of them were loud, some were slow, and one had not kept time since the flood. "
+    "Nobody asked him why he still bothered, and he never said. "
+    "The old clockmaker wound every clock before the town awoke."
+)
+"""Our own, 46 words: the last sentence repeats the first, so a head that looks for what followed last time shows up on it."""
+
+
+def encode_text(tokenizer: PreTrainedTokenizerFast, text: str, *, bos: bool = True) -> Int[Tensor, "1 pos"]:
+    """One text as tokens, with BOS in front unless `bos` is False. Special tokens written in the text are spelt out.
+
+    Raises `DataError` for a text without tokens, or a tokenizer without BOS where it is wanted.
+    """
+    (ids,) = encode_documents([text], tokenizer)
+    if not ids:
+        raise DataError("a text to encode", "it has no tokens", "Give a text with at least one character")
+    return torch.tensor([[bos_id(tokenizer), *ids] if bos else ids])

@@ -1,0 +1,80 @@
+"""Settings: overrides from the command line, and what a mistake is told."""
+
+import pytest
+
+from interp.cli import run_study, study_command
+from interp.config import as_dict, build, describe_fields, override
+from interp.errors import ConfigError, DataError
+from interp.training import RunConfig, TrainConfig
+
+
+def test_overrides_are_typed() -> None:
+    changed = override(RunConfig(), ["train.lr=1e-3", "model.d_model=24", "model.masked_taps=[-1]", "train.max_steps=null"])
+    assert changed.train.lr == 1e-3
+    assert changed.model.d_model == 24
+    assert changed.model.masked_taps == (-1,)
+    assert RunConfig().model.d_model != 24, "the original is untouched"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.lrr=1", r"'train.lrr'.*no setting 'lrr'.*Did you mean 'lr'"),
+        ("trian.lr=1", r"no group 'trian'.*Did you mean 'train'"),
+        ("train.lr=fast", r"train.lr.*number.*given 'fast'"),
+        ("train.lr=-1", r"train.lr.*greater than 0.*given -1"),
+        ("train.epochs=1.5", r"train.epochs.*given 1.5"),
+        ("train.optimizer=adam", r"'adamw' or 'sgd'.*given 'adam'"),
+        ("train.lr", "not of the form key=value"),
+        ("train.lr=[", "cannot be read"),
+        ("train.lr.x=1", "no group 'lr'"),
+    ],
+)
+def test_mistakes_are_named(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(RunConfig(), [assignment])
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)lr.*batch_sise.*Did you mean 'batch_size'"):
+        build(TrainConfig, {"lr": -1, "batch_sise": 3}, source="file.yaml")
+
+
+def test_every_setting_is_explained() -> None:
+    rows = describe_fields(RunConfig())
+    assert {"model.kernel", "data.period", "train.lr"} <= {name for name, _, _ in rows}
+    assert [name for name, _, text in rows if not text and not name.endswith("kind")] == []
+
+
+def test_settings_are_plain_json() -> None:
+    assert as_dict(RunConfig())["model"]["masked_taps"] == []
+
+
+def test_a_study_command(capsys: pytest.CaptureFixture[str]) -> None:
+    presets = {"quick": TrainConfig(epochs=1), "full": TrainConfig()}
+    command = study_command("experiments.some_study", "Why?", presets, ["--preset", "full", "lr=0.5", "--out", "a b"])
+    assert command.config == TrainConfig(lr=0.5)
+    assert str(command.runs) == "runs/some_study"
+    assert command.command == "python -m experiments.some_study --preset full lr=0.5 --out 'a b'"
+    with pytest.raises(SystemExit) as stop:
+        study_command("experiments.some_study", "Why?", presets, ["epoch=3"])
+    assert stop.value.code == 2
+    assert "Did you mean 'epochs'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        study_command("experiments.some_study", "Why?", presets, ["--help"])
+    text = capsys.readouterr().out
+    assert "epochs = quick: 1 | full: 10" in text
+    assert "passes over the training data" in text
+
+
+def test_a_study_ends_with_words_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(argv: object) -> None:
+        raise DataError("corpus 'x'", "it is empty", "Give another")
+
+    def interrupted(argv: object) -> None:
+        raise KeyboardInterrupt
+
+    assert run_study(fails) == 1
+    assert capsys.readouterr().err == "error: corpus 'x': it is empty. Give another\n"
+    assert run_study(interrupted) == 130
+    assert run_study(lambda argv: None) == 0

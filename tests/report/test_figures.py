@@ -1,0 +1,136 @@
+"""Figures: the numbers reach the picture, hostile labels do no harm, and nothing is left behind in matplotlib."""
+
+import re
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from interp.errors import ReportError
+from interp.report import curve_grid, curves, filter_distributions, heat_map, kernel_maps, score_bars, svg
+from interp.result import Result
+
+from .conftest import result
+
+STEPS = {"step": ("0", "1", "10", "100")}
+
+
+def seeds(values: list[list[float]]) -> Result:
+    return Result(name="score", values=torch.tensor(values), axes=("seed", "step"), labels=STEPS)
+
+
+BUILDERS = {
+    "curves": lambda label: curves(
+        {label: result(3, 4, axes=("seed", "step"), labels=STEPS), "b": result(4, axes=("step",))}, label, label
+    ),
+    "curve_grid": lambda label: curve_grid({label: {label: result(3, 4, axes=("seed", "step"), labels=STEPS)}}, label, label),
+    "score_bars": lambda label: score_bars({label: result(3, axes=("seed",))}, label, baseline=0.2, baseline_label=label),
+    "kernel_maps": lambda label: kernel_maps(
+        result(2, 5, 6, axes=("tap", "out", "in"), labels={"tap": (label, "b")}, unit=label)
+    ),
+    "filter_distributions": lambda label: filter_distributions(
+        result(2, 30, axes=("tap", "filter"), labels={"tap": (label, "b")})
+    ),
+    "heat_map": lambda label: heat_map(result(2, 3, axes=("layer", "head"), labels={"head": (label, "b", "c")}), title=label),
+}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_any_label_gives_a_well_formed_picture_with_the_same_bytes(name):
+    label = "$\\foo$ <b>&\x00\x1b 你"
+    before = dict(matplotlib.rcParams)
+    first, second = (svg.to_svg(BUILDERS[name](label)) for _ in range(2))
+    assert first == second and dict(matplotlib.rcParams) == before
+    text = "".join(ElementTree.fromstring(first).itertext())
+    assert "$\\foo$ <b>&" in text.replace("·", " ") and "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", first)
+    assert not re.search("[\"'<>&#\n]", svg.data_address(first))
+
+
+def test_curve_is_the_mean_over_seeds_and_the_band_spans_them():
+    figure = curves({"m": seeds([[0.0, 1.0, 2.0, torch.nan], [1.0, 3.0, 6.0, 5.0]])}, "x", "y")
+    axes = figure.axes[0]
+    mean = next(line for line in axes.lines if line.get_label() == "m")
+    assert mean.get_xdata().tolist() == [0, 1, 10, 100] and mean.get_ydata().tolist() == [0.5, 2.0, 4.0, 5.0]
+    corners = {tuple(point) for point in axes.collections[0].get_paths()[0].vertices.tolist()}
+    assert {(0, 0), (0, 1), (10, 2), (10, 6)} <= corners and len(axes.lines) == 3
+
+
+def test_logarithmic_steps_include_zero_and_are_written_in_words():
+    figure = curves({"m": seeds([[0.0, 1.0, 2.0, 3.0]])}, "x", "y", log_x=True)
+    ticks = re.findall(r">([\d.k]+)</text>", svg.to_svg(figure))
+    assert ticks[:4] == ["0", "1", "10", "100"]
+
+
+def test_bars_show_each_seed_and_their_mean():
+    figure = score_bars({"m": Result(name="s", values=torch.tensor([0.2, 0.4, 0.9]), axes=("seed",))}, "x", baseline=0.1)
+    axes = figure.axes[0]
+    assert axes.patches[0].get_width() == pytest.approx(0.5) and axes.texts[0].get_text() == "0.500"
+    dots = next(line for line in axes.lines if line.get_marker() == "o")
+    assert dots.get_xdata().tolist() == pytest.approx([0.2, 0.4, 0.9])
+
+
+def test_kernel_maps_share_one_symmetric_scale_and_keep_every_weight():
+    kernel = result(3, 20, 30, axes=("tap", "out", "in"))
+    images = [axes.images[0] for axes in kernel_maps(kernel).axes if axes.images]
+    limits = {image.get_clim() for image in images}
+    assert len(images) == 3 and len(limits) == 1 and sum(limits.pop()) == 0
+    assert all(np.allclose(image.get_array(), weights) for image, weights in zip(images, kernel.values.numpy(), strict=True))
+    embedded = svg.to_svg(kernel_maps(kernel)).count("data:image/png")
+    assert embedded >= 3
+
+
+def test_embedded_images_get_small_and_keep_their_pixels():
+    import base64
+    from io import BytesIO
+
+    from PIL import Image
+
+    pixels = np.full((300, 200, 4), 255, np.uint8)
+    pixels[..., :2] = np.random.default_rng(0).integers(0, 12, (300, 200, 2))
+    out = BytesIO()
+    Image.fromarray(pixels).save(out, format="png")
+    encoded = base64.b64encode(out.getvalue()).decode()
+    small = svg._with_palette(encoded)
+    assert len(small) < 0.7 * len(encoded)
+    assert np.array_equal(np.asarray(Image.open(BytesIO(base64.b64decode(small))).convert("RGBA")), pixels)
+    pixels[0, 0, 3] = 0  # transparent: left as it is
+    out = BytesIO()
+    Image.fromarray(pixels).save(out, format="png")
+    assert svg._with_palette(base64.b64encode(out.getvalue()).decode()) == base64.b64encode(out.getvalue()).decode()
+
+
+def test_large_kernel_stays_within_half_a_megabyte():
+    picture = svg.data_address(svg.to_svg(kernel_maps(result(3, 384, 384, axes=("tap", "out", "in")))))
+    assert len(picture) < 650_000
+
+
+def test_tap_whose_filters_are_all_zero_is_drawn():
+    values = torch.stack([torch.linspace(0, 1, 16), torch.zeros(16)])
+    svg.to_svg(filter_distributions(Result(name="norm", values=values, axes=("tap", "filter"))))
+
+
+def test_heat_map_writes_values_and_leaves_undefined_cells_empty():
+    figure = heat_map(Result(name="h", values=torch.tensor([[-1.0, 2.0, torch.nan]]), axes=("layer", "head")))
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["−1.0", "2.0"]
+    assert (axes.images[0].norm.vmin, axes.images[0].norm.vmax) == (-2, 2)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: curves({}, "x", "y"),
+        lambda: curves({"m": result(2, 3, axes=("step", "seed"))}, "x", "y"),
+        lambda: curves({"m": result(3, axes=("step",), labels={"step": ("a", "b", "c")})}, "x", "y"),
+        lambda: curves({"m": Result(name="n", values=torch.full((3,), torch.nan), axes=("step",))}, "x", "y"),
+        lambda: kernel_maps(result(3, 4, axes=("tap", "out"))),
+        lambda: heat_map(result(3, axes=("head",))),
+        lambda: score_bars({"m": result(2, 3, axes=("seed", "step"))}, "x"),
+    ],
+)
+def test_results_that_do_not_fit_are_refused(draw):
+    with pytest.raises(ReportError) as caught:
+        draw()
+    assert caught.value.remedy
