@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+TL3 := .venv-tl3
 
-.PHONY: help report test lint clean
+.PHONY: help report test test-tl3 lint clean
 help:
 	@echo "make report [ARGS='...']   train the toys, measure them, write reports/conv_vs_attn/index.html"
 	@echo "make test   [ARGS='...']   run the tests (ARGS go to pytest)"
+	@echo "make test-tl3              the model tests on TransformerLens 3.9 (HookedTransformer), in its own environment"
 	@echo "make lint                  ruff and mypy"
-	@echo "make clean                 remove the environment and the trained runs"
+	@echo "make clean                 remove the environments and the trained runs"
 
 report: $(READY)
 	@$(PY) -m experiments.conv_vs_attn --preset quick $(ARGS)
@@ -17,11 +19,23 @@ report: $(READY)
 test: $(READY)
 	@$(PY) -m pytest $(ARGS)
 
+test-tl3: $(TL3)/.ready
+	@$(TL3)/bin/python -m pytest tests/models tests/faults/test_traps*.py tests/parity $(ARGS)
+
 lint: $(READY)
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(TL3) runs
+
+# The same pins, but for TransformerLens: one list of versions serves both environments.
+$(TL3)/.ready: pyproject.toml constraints.txt
+	@test -x $(TL3)/bin/python || $(PYTHON) -m venv $(TL3)
+	@echo "Installing TransformerLens 3.9 and the other pinned dependencies into $(TL3) ..."
+	@$(TL3)/bin/python -m pip install -q "pip>=25.1" 2>/dev/null || $(TL3)/bin/python -m pip install "pip>=25.1"
+	@sed 's/^transformer-lens==.*/transformer-lens==3.9.0/' constraints.txt > $(TL3)/constraints.txt
+	@$(TL3)/bin/python -m pip install -q -c $(TL3)/constraints.txt -e '.[dev]'
+	@touch $@
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("interp needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Name another with PYTHON=python3.12")'

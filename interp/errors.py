@@ -18,7 +18,7 @@ class InterpError(Exception):
         super().__init__(f"{asked}: {truth}. {remedy}")
         self.asked, self.truth, self.remedy = asked, truth, remedy
 
-    def __reduce__(self):  # the default would rebuild it from the joined message and lose the parts
+    def __reduce__(self) -> tuple:  # the default would rebuild it from the joined message and lose the parts
         return type(self), (self.asked, self.truth, self.remedy)
 
 

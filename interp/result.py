@@ -241,7 +241,7 @@ def mean_over_examples(readings: Float[Tensor, "example *shape"]) -> tuple[Tenso
     n = defined.sum(0)
     mean = readings.nansum(0) / n  # 0 / 0 = NaN: undefined, not zero
     squares = torch.where(defined, readings - mean, 0.0).square().sum(0)
-    stderr = (squares / (n - 1)).sqrt() / n.sqrt()
+    stderr = (squares / (n - 1)).sqrt() / n.double().sqrt()  # of integers it would be float32
     return mean, None if bool((n < 2).all()) else stderr.masked_fill(n < 2, torch.nan)
 
 

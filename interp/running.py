@@ -1,20 +1,24 @@
 """`run`: the one place where a model is called for analysis.
 
 One forward pass per batch. At each hook point interventions edit first, probes read after them, and whatever was changed
-for the purpose (hooks, train/eval mode) is put back, also after an exception.
+for the purpose (hooks, train/eval mode) is put back, also after an exception. `edited` keeps interventions on a model for as
+long as a `with` block lasts, with gradients if they are wanted.
 """
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from interp.errors import DataError, InterpError, SiteError
+from interp.errors import DataError, InterpError, ModelError, SiteError
+from interp.models.calling import device_of, eval_mode, hooks_on, in_trial, logits_of
+from interp.models.writable import check_writable, firing_problem, holds_pattern, resid_mid_route, trial_tokens
 from interp.provenance import provenance_of
 from interp.result import Result
 from interp.sites import LOGITS, HookedModel, Site, check_model, check_site
@@ -71,7 +75,9 @@ def run(
 
     The model is run in eval mode and without gradients; hooks, mode and flags are afterwards as they were. Results do not
     depend on `batch_size` (None: all examples at once) beyond rounding. Raises `ModelError`, `DataError` (tokens) and
-    `SiteError` (unknown or silent site, or one that fires more than once). Cost: one forward pass plus what the probes do.
+    `SiteError`: an unknown or silent site, one that fires more than once, one whose edits the model would drop.
+    Cost: one forward pass plus what the probes do; the first time a site of a model is edited, also the trial that
+    `interp.models.writable.check_writable` describes (a few tokens).
     """
     check_model(model)
     check_tokens(model, tokens)
@@ -79,6 +85,7 @@ def run(
         names = [probe.name for probe in probes]
         raise InterpError("run", f"it was given the probes {names}", "Give at least one probe, each name once")
     started = time.perf_counter()
+    _check_edits(model, interventions, tokens)
     size = batch_size or len(tokens)
     if size < 1:
         raise DataError(f"run with batch_size {batch_size}", "a batch holds at least one example", "Give a positive number")
@@ -88,7 +95,7 @@ def run(
             _run_batch(model, chunk, probes, interventions, parts)
     readings = {name: {site: torch.cat(pieces) for site, pieces in found.items()} for name, found in parts.items()}
     results = {probe.name: probe.result(readings[probe.name]) for probe in probes}
-    provenance = provenance_of(model, tokens, time.perf_counter() - started)
+    provenance = provenance_of(cast(nn.Module, model), tokens, time.perf_counter() - started)
     return {name: result.with_provenance(provenance) for name, result in results.items()}
 
 
@@ -113,59 +120,163 @@ def check_tokens(model: HookedModel, tokens: Tensor) -> None:
         )
 
 
-def device_of(model: HookedModel) -> torch.device:
-    """The device of the model's first parameter (CPU for a model without parameters)."""
-    parameter = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
-    return torch.device("cpu") if parameter is None else parameter.device
-
-
 @contextmanager
-def eval_mode(model: HookedModel) -> Iterator[None]:
-    """Put every submodule into eval mode, and back to the mode each one was in."""
-    modes = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
+def edited(
+    model: HookedModel, interventions: Sequence[Intervention], *, tokens: Int[Tensor, "batch pos"] | None = None
+) -> Iterator[HookedModel]:
+    """While the block lasts, every call of `model` runs under `interventions`; gradients flow through them when enabled.
+
+    Mode and gradient setting are the caller's. `tokens` are only used to try whether the sites can be written (default: a few
+    random ones). Raises `SiteError` as `run` does: on entry for unknown sites and for edits that the model would drop,
+    and from the call itself for a site that does not fire exactly once.
+    """
+    check_model(model)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"editing a {type(model).__name__}", "it is not a torch module", "Use interp.run")
+    tokens = trial_tokens(model) if tokens is None else tokens
+    _check_edits(model, interventions, tokens)
+    plan = _Plan(model, tokens)
+    for intervention in interventions:
+        plan.add_edits(intervention)
+
+    def begin(module: nn.Module, inputs: tuple, named: dict) -> None:
+        if not in_trial():
+            plan.begin(_tokens_of(model, inputs, named))
+
+    def end(module: nn.Module, inputs: tuple, output: Any) -> None:
+        if not in_trial():
+            plan.check()
+
+    handles = [model.register_forward_pre_hook(begin, with_kwargs=True)]
     try:
-        for module in modes:
-            module.training = False
-        yield
+        handles.append(model.register_forward_hook(end))
+        with hooks_on(model, plan.hooks()):
+            yield model
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for handle in handles:
+            handle.remove()
+
+
+def _tokens_of(model: Any, inputs: tuple, named: dict) -> Tensor:
+    given = next(iter([*inputs, *named.values()]), None)
+    return given if isinstance(given, Tensor) else model.to_tokens(given)
 
 
 class _Station:
-    """One hook point and everything that edits or reads there, in order."""
+    """One hook point and everything that edits or reads there, in order: edits, then reads, then edits of a later site.
+
+    The last are edits of `resid_mid` on models where writing it directly would reach only the MLP: they change attn_out by as
+    much, after whoever reads attn_out has read it.
+    """
 
     def __init__(self, name: str):
         self.name = name
-        self.edits: list[tuple[Intervention, Site]] = []
-        self.reads: list[tuple[Callable[[Tensor], None], Site]] = []
+        self.sites: list[Site] = []
+        self.edits: list[Callable[[Tensor], Tensor]] = []
+        self.reads: list[Callable[[Tensor], None]] = []
+        self.late_edits: list[Callable[[Tensor], Tensor]] = []
         self.fired = 0
 
-    def pass_through(self, activation: Tensor, tokens: Tensor) -> Tensor | None:
+    def pass_through(self, activation: Tensor) -> Tensor | None:
         self.fired += 1
         edited = activation
-        for intervention, site in self.edits:
-            edited = intervention.edit(edited.clone(), site, tokens)
-            if edited.shape != activation.shape:
-                shapes = f"{tuple(activation.shape)} became {tuple(edited.shape)}"
-                raise SiteError(f"editing {site}", f"the activation's shape {shapes}", "Return a tensor of the same shape")
-        for read, _ in self.reads:
+        for edit in self.edits:
+            edited = edit(edited)
+        for read in self.reads:
             read(edited)
-        return edited if self.edits else None
+        for edit in self.late_edits:
+            edited = edit(edited)
+        return edited if self.edits or self.late_edits else None
 
     def check(self) -> None:
         """An edit or a reading that did not happen must not look like one that had no effect."""
-        if self.fired == 1:
-            return
-        sites = ", ".join(str(site) for _, site in [*self.edits, *self.reads])
-        told = (
-            "it never fires in this model's forward pass"
-            if not self.fired
-            else f"it fires {self.fired} times in one forward pass"
-        )
-        raise SiteError(
-            f"site {sites}", f"{told} (hook point {self.name!r})", "Use another site; interp.audit(model) lists those that work"
-        )
+        if problem := firing_problem(self.fired):
+            raise SiteError(
+                f"site {', '.join(map(str, self.sites))}",
+                f"{problem} (hook point {self.name!r})",
+                "Use another site; interp.audit(model) lists those that work",
+            )
+
+
+class _Plan:
+    """What happens at which hook point in a forward pass. Stations are keyed by hook point: several names can mean the same."""
+
+    def __init__(self, model: HookedModel, tokens: Tensor):
+        self.model, self.tokens = model, tokens
+        self.stations: dict[int, _Station] = {}
+
+    def begin(self, tokens: Tensor) -> None:
+        """A forward pass on `tokens` starts."""
+        self.tokens = tokens
+        for station in self.stations.values():
+            station.fired = 0
+
+    def check(self) -> None:
+        for station in self.stations.values():
+            station.check()
+
+    def hooks(self) -> dict[str, Callable[[Tensor], Tensor | None]]:
+        return {station.name: station.pass_through for station in self.stations.values()}
+
+    def station(self, site: Site) -> _Station:
+        name = check_site(self.model, site)
+        station = self.stations.setdefault(id(self.model.hook_dict[name]), _Station(name))
+        station.sites.append(site)
+        return station
+
+    def add_edits(self, intervention: Intervention) -> None:
+        for site in intervention.sites(self.model):
+            edit = partial(self._edit, intervention, site)
+            if site.kind == "resid_mid" and resid_mid_route(self.model, site, self.tokens) == "attn_out":
+                self._edit_through_attn_out(site, edit)
+            else:
+                self.station(site).edits.append(edit)
+
+    def add_reads(self, probe: Probe, kept: dict[Site, list[Tensor]]) -> list[Callable[[Tensor], None]]:
+        """Plan the probe's readings of hook points; return its readings of the logits."""
+        prepared = probe.prepare(self.tokens)
+        of_logits: list[Callable[[Tensor], None]] = []
+        for site in probe.sites(self.model):
+            read = partial(_read, probe, site, prepared, kept.setdefault(site, []))
+            reads = of_logits if site.kind == LOGITS else self.station(site).reads
+            reads.append(read)
+        return of_logits
+
+    def _edit(self, intervention: Intervention, site: Site, activation: Tensor) -> Tensor:
+        copy = activation.clone()
+        edited = intervention.edit(copy, site, self.tokens)
+        if not isinstance(edited, Tensor) or edited.shape != activation.shape:
+            became = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
+            raise SiteError(
+                f"editing {site}",
+                f"the activation's shape {tuple(activation.shape)} became {became}",
+                "Return a tensor of the same shape",
+            )
+        # What is not our own copy may be the caller's (an entry of a cache): the model must not get to change it.
+        return edited if edited is copy else edited.to(activation).clone()
+
+    def _edit_through_attn_out(self, site: Site, edit: Callable[[Tensor], Tensor]) -> None:
+        """resid_mid := edit(resid_mid), as attn_out += edit(resid_mid) - resid_mid: unedited entries stay bit-equal."""
+        before: list[Tensor] = []
+
+        def keep(resid_pre: Tensor) -> None:
+            before[:] = [resid_pre]
+
+        def late(attn_out: Tensor) -> Tensor:
+            resid_mid = before[0] + attn_out
+            return attn_out + (edit(resid_mid) - resid_mid)
+
+        self.station(Site("resid_pre", site.layer)).reads.append(keep)
+        self.station(Site("attn_out", site.layer)).late_edits.append(late)
+
+
+def _check_edits(model: HookedModel, interventions: Sequence[Intervention], tokens: Tensor) -> None:
+    sites = [site for intervention in interventions for site in intervention.sites(model)]
+    for site in sites:
+        if site.kind == LOGITS:
+            raise SiteError("editing the logits", "they are the model's output, not a hook point", "Edit the last resid_post")
+        check_site(model, site)
+    check_writable(model, sites, tokens)
 
 
 def _run_batch(
@@ -175,43 +286,28 @@ def _run_batch(
     interventions: Sequence[Intervention],
     parts: dict[str, dict[Site, list[Tensor]]],
 ) -> None:
-    stations: dict[int, _Station] = {}  # by hook point, not by name: several names can mean the same point
-
-    def station(site: Site) -> _Station:
-        name = check_site(model, site)
-        return stations.setdefault(id(model.hook_dict[name]), _Station(name))
-
+    plan = _Plan(model, tokens)
     for intervention in interventions:
-        for site in intervention.sites(model):
-            if site.kind == LOGITS:
-                raise SiteError("editing the logits", "they are the model's output, not a hook point", "Edit the last resid_post")
-            station(site).edits.append((intervention, site))
-    output_reads: list[Callable[[Tensor], None]] = []
-    for probe in probes:
-        prepared = probe.prepare(tokens)
-        for site in probe.sites(model):
-            read = _reader(probe, site, prepared, parts[probe.name].setdefault(site, []))
-            output_reads.append(read) if site.kind == LOGITS else station(site).reads.append((read, site))
-    logits = _forward(model, tokens, list(stations.values()))
-    for read in output_reads:
+        plan.add_edits(intervention)
+    of_logits = [read for probe in probes for read in plan.add_reads(probe, parts[probe.name])]
+    with hooks_on(model, plan.hooks()):
+        logits = logits_of(model, tokens)
+    plan.check()
+    for read in of_logits:
         read(logits)
 
 
-def _reader(probe: Probe, site: Site, prepared: Any, kept: list[Tensor]) -> Callable[[Tensor], None]:
-    def read(activation: Tensor) -> None:
-        # clone: a reading may be a view of a tensor that the model goes on to change
-        kept.append(probe.read(activation, site, prepared).detach().clone())
-
-    return read
-
-
-def _forward(model: HookedModel, tokens: Tensor, stations: list[_Station]) -> Tensor:
-    def hook(at: _Station) -> Callable:
-        # A bridge may report another name than the one asked for, so the hook closes over its own station.
-        return lambda activation, hook: at.pass_through(activation, tokens)
-
-    with model.hooks(fwd_hooks=[(at.name, hook(at)) for at in stations]):
-        logits = model(tokens)
-    for at in stations:
-        at.check()
-    return logits
+def _read(probe: Probe, site: Site, prepared: Any, kept: list[Tensor], activation: Tensor) -> None:
+    if site.kind == "attn_scores" and holds_pattern(activation):
+        raise SiteError(
+            f"reading {site}", "this model puts the pattern (after the softmax) there, not the scores", "Read pattern, or q and k"
+        )
+    version = None if activation.is_inference() else activation._version
+    reading = probe.read(activation, site, prepared)
+    if version is not None and activation._version != version:
+        raise InterpError(
+            f"probe {probe.name!r} at {site}",
+            "it changed the activation that it was given",
+            "Reduce a copy, or use an Intervention",
+        )
+    kept.append(reading.detach().clone())  # clone: a reading may be a view of a tensor that the model goes on to change

@@ -7,9 +7,8 @@ listed. A kind outside the table below is taken as the literal name of a hook po
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-from torch import nn
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
 
 from interp.errors import ModelError, SiteError, nearest
 
@@ -44,18 +43,23 @@ LOGITS = "logits"  # the model's output: can be read like a site, never written
 class HookedModel(Protocol):
     """What `interp` needs of a model; HookedTransformer, TransformerBridge and any HookedRootModule have it."""
 
-    hook_dict: Mapping[str, nn.Module]
+    @property
+    def hook_dict(self) -> Mapping[str, Any]:
+        """The hook points by name; several names may mean one point."""
 
-    def hooks(self, fwd_hooks: list, bwd_hooks: list = ..., reset_hooks_end: bool = ...): ...  # noqa: ANN201
+    def hooks(self, fwd_hooks: list, bwd_hooks: list = ..., reset_hooks_end: bool = ...) -> Any:
+        """A context in which (name, function) pairs are called at their hook points."""
 
-    def __call__(self, tokens): ...  # noqa: ANN001, ANN204
+    def __call__(self, tokens: Any) -> Any:
+        """The logits for tokens [batch pos]."""
 
 
 @dataclass(frozen=True)
 class Site:
     """An activation's address: `Site("pattern", 1)`, `Site("conv")`, `Site("z", 0, head=3)`, `Site("resid_post", 2)`.
 
-    `head` and `position` narrow an intervention to one entry; probes read the whole activation.
+    `head` and `position` narrow an intervention to one entry; probes read the whole activation. A full hook name of the table
+    means the same site: `Site("blocks.1.hook_resid_mid") == Site("resid_mid", 1)`.
     """
 
     kind: str
@@ -64,6 +68,11 @@ class Site:
     position: int | None = None
 
     def __post_init__(self) -> None:
+        if self.layer is None and self.kind in _names():
+            object.__setattr__(self, "kind", _names()[self.kind])
+        elif self.layer is None and (known := _layered_name(self.kind)):
+            object.__setattr__(self, "kind", known[0])
+            object.__setattr__(self, "layer", known[1])
         template = KINDS.get(self.kind, (self.kind, ()))[0]
         if ("{layer}" in template) != (self.layer is not None):
             need = "needs a layer" if "{layer}" in template else "has no layer"
@@ -88,13 +97,27 @@ class Site:
         return KINDS.get(self.kind, (self.kind, ()))[0].format(layer=self.layer)
 
 
+@lru_cache
+def _names() -> dict[str, str]:
+    return {name: kind for kind, (name, _) in KINDS.items() if "{layer}" not in name}
+
+
+@lru_cache(maxsize=4096)
+def _layered_name(name: str) -> tuple[str, int] | None:
+    """The kind and layer that a full hook name stands for, or None."""
+    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+    kinds = {template: kind for kind, (template, _) in KINDS.items()}
+    kind = kinds.get(f"blocks.{{layer}}.{match[2]}") if match else None
+    return (kind, int(match[1])) if match and kind else None
+
+
 def check_model(model: object) -> None:
     """Raise `ModelError` unless `model` has hook points and the calls `interp` needs."""
     if not isinstance(model, HookedModel):
         raise ModelError(
             f"using a {type(model).__name__} as a model",
             "it has no hook points (hook_dict and hooks())",
-            "Open one with interp.load_model, or build it on TransformerLens' HookedRootModule",
+            "Open one with interp.load_model, or give this one hook points with interp.hooked(module, sites)",
         )
 
 

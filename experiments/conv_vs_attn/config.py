@@ -10,7 +10,7 @@ from interp.training import RunConfig, TrainConfig
 CONV, ATTN, SMEARED = "ConvAttn", "AttnAttn", "SmearedKeyAttn"
 MASKED, FROZEN = "ConvAttn, previous tap masked", "ConvAttn, kernel frozen"
 SUPPLIED, ONE_PERIOD = "AttnAttn + positions + residual", "AttnAttn + positions + residual, one period"
-TEXT_REPEATS, TEXT_RICHER = "ConvAttn, a quarter of the text repeats", "ConvAttn + residual + 4 heads"
+CONV_RESIDUAL, REPEATS = "ConvAttn + residual", ", repeating text"
 
 TOYS = {CONV: ConvAttnConfig(), ATTN: AttnAttnConfig(), SMEARED: SmearedKeyAttnConfig()}
 """The three architectures of the question, as published but for the kernel of ConvAttn, which is trained."""
@@ -20,7 +20,9 @@ TOYS = {CONV: ConvAttnConfig(), ATTN: AttnAttnConfig(), SMEARED: SmearedKeyAttnC
 class RepeatedStage:
     """Training on repeated random tokens."""
 
-    data: RepeatedConfig = setting(RepeatedConfig(), "the repeats; their length varies, so that no fixed look-back can solve them")
+    data: RepeatedConfig = setting(
+        RepeatedConfig(), "the repeats; their length varies, so that no fixed look-back can solve them"
+    )
     d_model: int = setting(48, "width of the models")
     train: TrainConfig = setting(TrainConfig(), "how they are trained")
     test_period: int = setting(10, "length of the repeats that scores are read on; shorter than any trained on")
@@ -33,6 +35,9 @@ class TextStage:
     data: TextConfig = setting(TextConfig(), "the corpus")
     d_model: int = setting(128, "width of the models")
     train: TrainConfig = setting(TrainConfig(), "how they are trained")
+    repeat_share: float = setting(
+        1.0, "share of the training sequences that repeat a passage, in the variants where text repeats"
+    )
     test_period: int = setting(24, "length of the passages of validation text that are repeated to read scores")
 
 
@@ -40,25 +45,29 @@ class TextStage:
 class StudyConfig:
     """Everything the study can be told."""
 
-    seeds: tuple[int, ...] = setting((0, 1, 2), "one model of each variant is trained per seed")
+    seeds: tuple[int, ...] = setting((10, 11, 12), "one model of each variant is trained per seed; pilots used 0 to 2")
     repeated: RepeatedStage = setting(RepeatedStage(), "first stage")
     text: TextStage = setting(TextStage(), "second stage")
-    passage: str | None = setting(None, "a text file whose first and last sentence are the same, for the attention maps; null: our own")
+    passage: str | None = setting(
+        None, "a text file whose first and last sentence are the same, for the attention maps; null: our own"
+    )
 
 
 QUICK = StudyConfig(
     repeated=RepeatedStage(
-        data=RepeatedConfig(d_vocab=128, min_period=12, period=24, n_train=32 * 1500, n_validation=256),
-        train=TrainConfig(lr=3e-3, epochs=1, n_evals=16, eval_sequences=128),
+        data=RepeatedConfig(d_vocab=64, min_period=8, period=16, n_train=32 * 1000, n_validation=128),
+        d_model=32,
+        train=TrainConfig(lr=1e-2, epochs=1, n_evals=12, eval_sequences=64),
+        test_period=6,
     ),
     text=TextStage(
-        data=TextConfig(vocab_size=512, length=64),
-        d_model=64,
-        train=TrainConfig(lr=3e-3, epochs=100, max_steps=700, batch_size=16, n_evals=12, eval_sequences=128),
+        data=TextConfig(vocab_size=384, length=64),
+        d_model=48,
+        train=TrainConfig(lr=5e-3, epochs=100, max_steps=600, batch_size=16, n_evals=10, eval_sequences=64),
     ),
 )
 FULL = StudyConfig(
-    seeds=(0, 1, 2, 3, 4),
+    seeds=(10, 11, 12, 13, 14),
     repeated=RepeatedStage(
         data=RepeatedConfig(d_vocab=256, min_period=16, period=32, n_train=32 * 4000, n_validation=512),
         d_model=64,
@@ -68,7 +77,6 @@ FULL = StudyConfig(
     text=TextStage(
         data=TextConfig(corpus="wikitext-2-raw-v1", vocab_size=4096, length=128),
         d_model=384,
-        train=TrainConfig(),
         test_period=48,
     ),
 )
@@ -92,9 +100,10 @@ def repeated_runs(study: StudyConfig) -> dict[tuple[str, int], RunConfig]:
 def text_runs(study: StudyConfig) -> dict[tuple[str, int], RunConfig]:
     """The runs of the second stage, by variant and seed."""
     stage = study.text
-    runs = {name: RunConfig(model=replace(model, d_model=stage.d_model), data=stage.data) for name, model in TOYS.items()}
-    runs[TEXT_REPEATS] = replace(runs[CONV], data=replace(stage.data, repeat_share=0.25))
-    runs[TEXT_RICHER] = replace(runs[CONV], model=ConvAttnConfig(d_model=stage.d_model, residual=True, n_heads=4))
+    models: dict[str, ToyConfig] = {**TOYS, CONV_RESIDUAL: ConvAttnConfig(residual=True)}
+    plain = {name: RunConfig(model=replace(model, d_model=stage.d_model), data=stage.data) for name, model in models.items()}
+    repeating = replace(stage.data, repeat_share=stage.repeat_share)
+    runs = plain | {name + REPEATS: replace(plain[name], data=repeating) for name in (CONV, SMEARED, CONV_RESIDUAL)}
     return _seeded(runs, stage.train, study.seeds)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,16 +92,22 @@ def repeated_results(runs: Runs, test_period: int, train_period: int) -> dict[st
     share = "attention to what followed last time, best head"
     tables = [
         table_of(runs, "induction", "share of attention", share, lambda run: induction_on_repeats(run.model, test_period)),
-        table_of(runs, "induction, trained period", "share of attention", share, lambda run: induction_on_repeats(run.model, train_period)),
-        table_of(runs, "loss, first copy", "nats", "loss on the first copy", partial(gain, part=0)),
-        table_of(runs, "loss, second copy", "nats", "loss on the second copy", partial(gain, part=1)),
+        table_of(
+            runs,
+            "induction, trained length",
+            "share of attention",
+            share,
+            lambda run: induction_on_repeats(run.model, train_period),
+        ),
+        table_of(runs, "first copy", "nats", "loss on the first copy", partial(gain, part=0)),
+        table_of(runs, "second copy", "nats", "loss on the second copy", partial(gain, part=1)),
         table_of(runs, "gain", "nats", "loss on the first copy − loss on the second", partial(gain, part=2)),
-        table_of(runs, "key smear", "share of the key", "first layer's key owed to the previous token", partial(smear, offset=-1)),
-        table_of(runs, "key smear, two back", "share of the key", "control: owed to the token two back", partial(smear, offset=-2)),
+        table_of(runs, "smear", "share of the key", "first layer's key owed to the previous token", partial(smear, offset=-1)),
+        table_of(runs, "smear, two back", "share of the key", "control: owed to the token two back", partial(smear, offset=-2)),
     ]
     found = {table.name: table for table in tables}
     found["induction"] = replace(found["induction"], baseline=uniform_score(some, test_period))
-    found["induction, trained period"] = replace(found["induction, trained period"], baseline=uniform_score(some, train_period))
+    found["induction, trained length"] = replace(found["induction, trained length"], baseline=uniform_score(some, train_period))
     return found
 
 
@@ -120,12 +127,32 @@ def text_results(runs: Runs, data: TokenData, period: int) -> dict[str, Result]:
     def smear(run: FinishedRun) -> float:
         return interp.key_smear(run.model).values[0].max().item()
 
-    induction = table_of(runs, "induction", "share of attention", share, lambda run: induction_on_passages(run.model, passages, period))
+    induction = table_of(
+        runs, "induction", "share of attention", share, lambda run: induction_on_passages(run.model, passages, period)
+    )
+
+    def attention_to(run: FinishedRun, score: str) -> float:
+        return interp.head_scores(run.model, passages, scores=[score], period=period).values.max().item()
+
     tables = [
         replace(induction, baseline=float(torch.as_tensor(baseline).flatten()[0])),
+        table_of(
+            runs,
+            "itself",
+            "share of attention",
+            "attention to the current position, most of any head",
+            partial(attention_to, score="current_token"),
+        ),
+        table_of(
+            runs,
+            "earlier copy",
+            "share of attention",
+            "attention to the earlier copy of the current token itself, most of any head",
+            partial(attention_to, score="duplicate_token"),
+        ),
         table_of(runs, "gain", "nats", "loss on the first copy − loss on the second", gain),
         table_of(runs, "test loss", "nats", "loss per token on held-out text", loss),
-        table_of(runs, "key smear", "share of the key", "first layer's keys owed to the previous token, most smeared head", smear),
+        table_of(runs, "smear", "share of the key", "first layer's keys owed to the previous token, most smeared head", smear),
     ]
     return {table.name: table for table in tables}
 
@@ -145,3 +172,13 @@ def attention_on(models: Sequence[tuple[str, Toy]], tokens: Tensor) -> list[tupl
         flat = replace(patterns, values=patterns.values.flatten(0, 1), axes=("head", "query", "key"), labels={"head": labels})
         panels.append((name, flat))
     return panels
+
+
+def random_repeat(model: Toy, period: int) -> Tensor:
+    """One sequence BOS + r + r."""
+    return interp.repeated_tokens(model, n_sequences=1, period=period, seed=REPORT)
+
+
+def spelled(tokenizer: Any, tokens: Tensor) -> list[str]:
+    """Each token of one sequence as text."""
+    return [tokenizer.decode([token]) for token in tokens[0].tolist()]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from interp.data.corpora import CORPORA, Corpus, load_corpus
 from interp.data.packing import encode_documents, pack
-from interp.data.passages import REPEATED_PASSAGE, encode_text
+from interp.data.passages import REPEATED_PASSAGE, check_passage, encode_text
 from interp.data.tasks import RepeatedConfig, load_task, repeated_sequences
 from interp.data.text import TextConfig, load_text
 from interp.data.tokenizers import load_tokenizer
@@ -33,6 +33,7 @@ __all__ = [
     "RepeatedConfig",
     "TextConfig",
     "TokenData",
+    "check_passage",
     "encode_documents",
     "encode_text",
     "load_corpus",

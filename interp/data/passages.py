@@ -1,5 +1,7 @@
 """A text whose first and last sentence are the same, to look at attention on a repeat in plain language."""
 
+import re
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -9,12 +11,23 @@ from interp.data.packing import bos_id, encode_documents
 from interp.errors import DataError
 
 REPEATED_PASSAGE = (
-    "The old clockmaker wound every clock before the town awoke. "
-    "Some of them were loud, some were slow, and one had not kept time since the flood. "
+    "The old clockmaker set every clock by hand. "
     "Nobody asked him why he still bothered, and he never said. "
-    "The old clockmaker wound every clock before the town awoke."
+    "The old clockmaker set every clock by hand."
 )
-"""Our own, 46 words: the last sentence repeats the first, so a head that looks for what followed last time shows up on it."""
+"""Our own, 27 words: the last sentence repeats the first, so a head that looks for what followed last time shows up on it."""
+
+
+def check_passage(text: str) -> str:
+    """The text, if its first and last sentence are the same (it may have any number between); raises `DataError` if not."""
+    sentences = [sentence.strip() for sentence in re.split(r"(?<=[.!?])\s+", text.strip())]
+    if len(sentences) < 2 or sentences[0] != sentences[-1]:
+        raise DataError(
+            "a passage that repeats",
+            f"its {len(sentences)} sentences begin with {sentences[0][:60]!r} and end with {sentences[-1][:60]!r}",
+            "Give a text whose last sentence is its first one again",
+        )
+    return text
 
 
 def encode_text(tokenizer: PreTrainedTokenizerFast, text: str, *, bos: bool = True) -> Int[Tensor, "1 pos"]:

@@ -8,9 +8,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.config import setting, settings
-from interp.data.cache import stable_hash
 from interp.data.tokens import TokenData, tokens_fingerprint
 from interp.errors import DataError
+from interp.seeds import seed_for
 
 _KEYS_AT_ONCE = 2**22  # 32 MB of random keys
 
@@ -44,7 +44,7 @@ class RepeatedConfig:
 def load_task(config: RepeatedConfig) -> TokenData:
     """The three splits of a task, each from its own random stream. Equal settings give equal tokens."""
     sizes = {"train": config.n_train, "validation": config.n_validation, "test": config.n_validation}
-    splits = {name: _repeats(config, size, seed=_stream(config.seed, name)) for name, size in sizes.items()}
+    splits = {name: _repeats(config, size, seed=seed_for("repeated", config.seed, name)) for name, size in sizes.items()}
     lengths = f"{config.min_period} to {config.period}" if config.min_period is not None else f"{config.period}"
     return TokenData(
         **splits,
@@ -60,7 +60,7 @@ def _repeats(config: RepeatedConfig, n_sequences: int, *, seed: int) -> Int[Tens
     rows = repeated_sequences(config.d_vocab, n_sequences, period=config.period, seed=seed)
     if config.min_period is None:
         return rows
-    generator = torch.Generator(device="cpu").manual_seed(seed + 1)
+    generator = torch.Generator(device="cpu").manual_seed(seed_for("periods", seed))
     periods = torch.randint(config.min_period, config.period + 1, (n_sequences, 1), generator=generator)
     source = torch.arange(2 * config.period) % periods
     return torch.cat([rows[:, :1], rows[:, 1:].gather(1, source)], dim=1)
@@ -123,8 +123,3 @@ def _by_rejection(n_options: int, n_rows: int, n_drawn: int, generator: torch.Ge
 
 def _has_repeats(rows: Int[Tensor, "sequence drawn"]) -> Tensor:
     return (rows.sort(dim=1).values.diff(dim=1) == 0).any(dim=1)
-
-
-def _stream(seed: int, split: str) -> int:
-    """A seed for one split, as far from any other seed and split as a hash puts it."""
-    return int(stable_hash("repeated", str(seed), split)[:15], 16)

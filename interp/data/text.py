@@ -13,6 +13,7 @@ from interp.data.packing import bos_id, pack
 from interp.data.tokenizers import load_tokenizer, vocabulary_size
 from interp.data.tokens import TokenData, tokens_fingerprint
 from interp.errors import DataError
+from interp.seeds import seed_for
 
 
 @settings
@@ -68,7 +69,7 @@ def with_repeats(tokens: Int[Tensor, "sequence pos"], *, share: float, seed: int
     """
     n_rows, width = len(tokens), tokens.shape[1] - 1
     n_repeated = round(share * n_rows)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed_for("repeats in text", seed))
     chosen = torch.randperm(n_rows, generator=generator)[:n_repeated]
     shortest, longest = (width + 1) // 2, max((width + 1) // 2, 3 * width // 4)
     periods = torch.randint(shortest, longest + 1, (n_repeated,), generator=generator)

@@ -1,5 +1,7 @@
-"""Models: the hooked toys, and opening any other."""
+"""Models: the hooked toys, opening any other, hook points for plain modules, and what can be read and written in each."""
 
+from interp.models.audit import AuditResult, SiteReport, audit
+from interp.models.hooked import HookedModule, Input, Output, hooked
 from interp.models.opening import load_model
 from interp.models.toys import (
     AttnAttn,
@@ -17,13 +19,20 @@ from interp.models.toys import (
 __all__ = [
     "AttnAttn",
     "AttnAttnConfig",
+    "AuditResult",
     "ConvAttn",
     "ConvAttnConfig",
+    "HookedModule",
+    "Input",
     "ModelConfig",
+    "Output",
+    "SiteReport",
     "SmearedKeyAttn",
     "SmearedKeyAttnConfig",
     "Toy",
     "ToyConfig",
+    "audit",
     "build_model",
+    "hooked",
     "load_model",
 ]

@@ -1,20 +1,177 @@
-"""Opening a model from whatever names it."""
+"""Opening a model from whatever names it: a folder, a name on the Hugging Face Hub, or the model itself."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ModelError
-from interp.models.saved import is_saved, open_saved
+from torch import nn
+
+from interp.errors import ModelError, nearest
+from interp.models.saved import CONFIG, is_saved, open_saved
 from interp.sites import HookedModel
+
+HUB_TIMEOUT = 5.0  # seconds for the one question that is asked before anything is downloaded
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+WEIGHT_FILES = ("*.safetensors", "*.bin")
+SPECS = (
+    "a run folder, a local Hugging Face folder (written by save_pretrained), a name on the Hub such as 'gpt2', or a live model"
+)
 
 
 def load_model(spec: Any) -> HookedModel:
-    """The model that `spec` names: a run folder, or a live hooked model, which is returned as it is.
+    """The model that `spec` names, ready for `interp`, in eval mode.
 
-    Raises `ModelError` when it names neither, and `RunFolderError` for a damaged run folder.
+    - a run folder that training wrote: the toy in it;
+    - a local Hugging Face folder: through TransformerLens' bridge, with eager attention, and its tokenizer when it has one;
+    - a name on the Hub (`"gpt2"`, `"EleutherAI/pythia-70m"`): the same, from the local cache when it is there (then without
+      touching the network), else downloaded;
+    - a live `HookedTransformer`, `TransformerBridge` or `HookedRootModule`: itself, unchanged.
+
+    Weights are as published: nothing is folded or centred. Raises `ModelError` saying what was tried and what can be given
+    instead (without a network within seconds), and `RunFolderError` for a damaged run folder.
     """
     if isinstance(spec, HookedModel):
         return spec
-    if isinstance(spec, (str, Path)) and is_saved(spec):
-        return open_saved(spec)
-    raise ModelError(f"loading {spec!r}", "it is neither a hooked model nor a run folder", "Give a folder that training wrote")
+    if isinstance(spec, nn.Module):
+        raise _not_hooked(spec)
+    if not isinstance(spec, (str, Path)):
+        raise ModelError(f"loading {spec!r}", f"a {type(spec).__name__} does not name a model", f"Give {SPECS}")
+    if Path(spec).exists():
+        return _open_folder(Path(spec))
+    if isinstance(spec, Path):
+        raise ModelError(f"loading {str(spec)!r}", "there is no such folder", f"Give {SPECS}")
+    return _open_hub_name(spec)
+
+
+def _not_hooked(module: nn.Module) -> ModelError:
+    kind = type(module).__name__
+    if hasattr(module, "save_pretrained"):
+        remedy = (
+            "Save it with model.save_pretrained(folder) and give the folder (TransformerLens then opens it), "
+            "or name the sites you need with interp.hooked(model, sites)"
+        )
+    else:
+        remedy = "Give it some with interp.hooked(module, {site: submodule path, …}); its source is not touched"
+    return ModelError(f"loading a live {kind}", "it has no hook points", remedy)
+
+
+def _open_folder(folder: Path) -> HookedModel:
+    if _is_hugging_face(folder):
+        return _boot(str(folder), folder, f"the Hugging Face folder {str(folder)!r}")
+    if is_saved(folder):
+        return open_saved(folder)
+    inside = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) if folder.is_dir() else "it is a file"
+    raise ModelError(
+        f"loading {str(folder)!r}",
+        f"it is no model folder: that holds {CONFIG} and weights, this one holds: {inside or 'nothing'}",
+        f"Give {SPECS}",
+    )
+
+
+def _is_hugging_face(folder: Path) -> bool:
+    """Whether `config.json` is a Hugging Face model's (a run folder's has other entries)."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and bool({"architectures", "model_type"} & set(config))
+
+
+def _open_hub_name(name: str) -> HookedModel:
+    name = _official(name)
+    cached = _cached(name)
+    if cached is not None:
+        return _boot(str(cached), cached, f"{name!r} from the local cache", name=name)
+    _check_on_hub(name)
+    return _boot(name, None, f"{name!r} from the Hub")
+
+
+def _official(name: str) -> str:
+    """The Hub name for a short name that TransformerLens knows ("pythia-70m"), else the name as given."""
+    from transformer_lens.supported_models import MODEL_ALIASES
+
+    return next((official for official, short in MODEL_ALIASES.items() if name in short), name)
+
+
+def _cached(name: str) -> Path | None:
+    """The folder of the local Hub cache that holds `name` whole (configuration and weights), or None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except HFValidationError:
+        raise ModelError(
+            f"loading {name!r}", "there is no such folder, and it cannot be a name on the Hub either", f"Give {SPECS}"
+        ) from None
+    except OSError:
+        return None
+    whole = (folder / CONFIG).is_file() and any(path for pattern in WEIGHT_FILES for path in folder.glob(pattern))
+    return folder if whole else None
+
+
+def _check_on_hub(name: str) -> None:
+    """Ask the Hub once, with a short timeout, whether `name` exists: the loaders themselves retry for half a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    tried = f"there is no folder {name!r} and no such model in the local Hub cache"
+    try:
+        HfApi().model_info(name, timeout=HUB_TIMEOUT)
+    except RepositoryNotFoundError:
+        from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
+
+        raise ModelError(
+            f"loading {name!r}",
+            f"{tried}, and the Hub has no such model (or it is private)",
+            f"{nearest(name, OFFICIAL_MODEL_NAMES)}Give {SPECS}",
+        ) from None
+    except Exception as error:
+        raise ModelError(
+            f"loading {name!r}",
+            f"{tried}, and the Hub cannot be reached ({_first_line(error)})",
+            f"Connect and try again, or give a folder or one of the cached models: {_cached_names()}",
+        ) from None
+
+
+def _cached_names() -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    found = sorted(path.name.removeprefix("models--").replace("--", "/") for path in Path(HF_HUB_CACHE).glob("models--*"))
+    return ", ".join(found[:10]) or "none here"
+
+
+def _boot(source: str, folder: Path | None, described: str, name: str | None = None) -> HookedModel:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    bare = folder is not None and not any((folder / file).exists() for file in TOKENIZER_FILES)
+    try:
+        bridge: Any = TransformerBridge.boot_transformers(source, tokenizer=_placeholder_tokenizer(source) if bare else None)
+    except Exception as error:
+        raise ModelError(
+            f"loading {described}",
+            f"TransformerLens cannot open it ({_first_line(error)})",
+            "Give a model of an architecture that TransformerLens supports, or load it with transformers and name its sites with "
+            "interp.hooked(model, sites)",
+        ) from error
+    if bare:
+        bridge.tokenizer = None
+    if name is not None:
+        bridge.cfg.model_name = name
+    return bridge.eval()
+
+
+def _placeholder_tokenizer(source: str) -> Any:
+    """For folders without one: TransformerLens insists on a tokenizer, and would look for one on the Hub."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = {"bos_token": "<s>", "eos_token": "<s>", "pad_token": "<s>", "unk_token": "<s>"}
+    backend = Tokenizer(WordLevel({"<s>": 0}, unk_token="<s>"))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, name_or_path=source, add_bos_token=True, **tokens)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -125,7 +125,7 @@ class Toy(HookedRootModule):
                 f"it was given a {type(config).__name__}",
                 f"Give a {self.config_class.__name__}",
             )
-        self.config = config or build(self.config_class, settings, source=type(self).__name__)
+        self.config: ToyConfig = config or build(self.config_class, settings, source=type(self).__name__)
         if self.config.d_vocab is None:
             raise ModelError(f"building {type(self).__name__}", "the size of its vocabulary is not known", "Give d_vocab")
         self.tokenizer: Any = None  # set when opened from a run folder that has one
@@ -198,7 +198,9 @@ class Toy(HookedRootModule):
 
         return encode_text(self.tokenizer, text)
 
-    def run_with_cache(self, *inputs: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **options: Any):
+    def run_with_cache(
+        self, *inputs: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **options: Any
+    ) -> Any:
         """TransformerLens' `run_with_cache`, returning an `ActivationCache` as its transformers do (a dict when asked)."""
         out, cache = super().run_with_cache(*inputs, remove_batch_dim=remove_batch_dim, **options)
         return out, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim) if return_cache_object else cache
@@ -211,6 +213,7 @@ class ConvAttn(Toy):
     """
 
     config_class = ConvAttnConfig
+    config: ConvAttnConfig
 
     def _build_mixer(self) -> None:
         config = self.config

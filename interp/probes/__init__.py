@@ -2,39 +2,71 @@
 
 from interp.probes.attention import (
     AttentionPattern,
-    DuplicateToken,
-    Induction,
-    PatternScore,
-    PreviousToken,
     attention_patterns,
     duplicate_token_scores,
+    head_scores,
     induction_scores,
+    prefix_matching_scores,
     previous_token_scores,
 )
-from interp.probes.loss import NextTokenAccuracy, RepeatLoss, TokenLoss, cross_entropy, repeat_loss
+from interp.probes.circuits import composition_scores, copying_null, copying_scores, head_weights, qk_trace_scores
+from interp.probes.in_context import InContextLearning, RepeatLoss, in_context_learning, repeat_loss
+from interp.probes.loss import NextTokenAccuracy, TokenLoss, cross_entropy
+from interp.probes.nulls import null_scores
+from interp.probes.patterns import HeadScore, HeadScores, PatternScore, RowScore
+from interp.probes.perplexity import PerTokenLoss, perplexity, token_losses
 from interp.probes.repeats import repeated_tokens
+from interp.probes.scores import (
+    CurrentToken,
+    DuplicateToken,
+    Entropy,
+    FirstToken,
+    Induction,
+    PrefixMatching,
+    PreviousToken,
+)
 from interp.probes.smear import KeySmear, key_smear
 from interp.probes.weights import filter_norms, kernel_maps, kernel_stats
 
 __all__ = [
     "AttentionPattern",
+    "CurrentToken",
     "DuplicateToken",
+    "Entropy",
+    "FirstToken",
+    "HeadScore",
+    "HeadScores",
+    "InContextLearning",
     "Induction",
     "KeySmear",
     "NextTokenAccuracy",
     "PatternScore",
+    "PerTokenLoss",
+    "PrefixMatching",
     "PreviousToken",
     "RepeatLoss",
+    "RowScore",
     "TokenLoss",
     "attention_patterns",
+    "composition_scores",
+    "copying_null",
+    "copying_scores",
     "cross_entropy",
     "duplicate_token_scores",
     "filter_norms",
+    "head_scores",
+    "head_weights",
+    "in_context_learning",
     "induction_scores",
     "kernel_maps",
     "kernel_stats",
     "key_smear",
+    "null_scores",
+    "perplexity",
+    "prefix_matching_scores",
     "previous_token_scores",
+    "qk_trace_scores",
     "repeat_loss",
     "repeated_tokens",
+    "token_losses",
 ]

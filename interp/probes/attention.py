@@ -1,121 +1,121 @@
-"""Attention scores: how much of a head's attention lies where a named mechanism would put it.
+"""Attention scores of every head, from one forward pass; definitions in `interp.probes.scores`."""
 
-Each score is a weighted sum of the pattern: the sum over query i and key j of A[i, j] · W[i, j], where row i of W marks the
-keys that count and W is divided by the number of rows that have any. A score is therefore a mean share of attention in
-[0, 1], and its baseline is the same sum for a head that attends uniformly to the past. Rows without a key to look for are left
-out; a sequence without such rows has no score (NaN) and does not count.
-"""
-
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from einops import einsum, rearrange, repeat
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import DataError
-from interp.probes.repeats import check_repeats, repeated_tokens
+from interp.probes.padding import check_unpadded
+from interp.probes.patterns import HeadScores
+from interp.probes.repeats import repeated_tokens
+from interp.probes.scores import chosen_scores
 from interp.result import Result, mean_over_examples
 from interp.running import Probe, Readings, run
 from interp.sites import HookedModel, Site, sites_of
 
-DEFAULT_PERIOD = 32
-Marks = Bool[Tensor, "batch query key"]
+DEFAULT_PERIOD, DEFAULT_COPIES = 25, 4  # the sequences of Olsson et al. 2022
 
 
-@dataclass(frozen=True)
-class PatternScore(Probe):
-    """Base of the attention scores: a subclass marks the keys that count, and all else is shared."""
+def head_scores(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    *,
+    scores: Sequence[str] | None = None,
+    period: int | None = None,
+    copies: int = DEFAULT_COPIES,
+    n_sequences: int = 32,
+    seed: int = 0,
+    pad_id: int | None = None,
+    bidirectional: bool = False,
+    batch_size: int | None = None,
+) -> Result:
+    """Every attention score of every head from one forward pass: a `Result` with axes (score, layer, head).
 
-    description: ClassVar[str]
+    The scores (or those named in `scores`): induction, prefix_matching, duplicate_token, previous_token, current_token,
+    first_token, each a share of attention in [0, 1], and entropy in nats; see `interp.probes.scores` for each definition.
+    `stderr` is over sequences, `baseline` a head that attends equally to all keys it can see.
 
-    @abstractmethod
-    def marks(self, tokens: Int[Tensor, "batch pos"]) -> Marks:
-        """True where attention counts for the score; never above the diagonal."""
+    Without `tokens`: `n_sequences` rows BOS + r repeated `copies` times, r of `period` (default 25) distinct random tokens. With
+    `tokens`: exact rows if `period` is given and they are such repeats, else by token match. `pad_id`: the run of that id at the
+    end of a row is padding and counts for nothing; tokens that look padded are refused while it is not given. `bidirectional`:
+    attention looks ahead; only the scores that do not speak of earlier tokens are then defined.
 
-    def sites(self, model: HookedModel) -> Sequence[Site]:
-        return sites_of(model, "pattern")
-
-    def prepare(self, tokens: Int[Tensor, "batch pos"]) -> Any:
-        marks = self.marks(tokens)
-        rows = marks.any(-1).sum(-1)  # 0 rows: 0 / 0 = NaN marks the sequence as having no score
-        weights = marks / rearrange(rows, "batch -> batch 1 1")
-        reachable = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-        uniform = (weights.sum(-1) / reachable).sum(-1)
-        return weights, uniform
-
-    def read(self, activation: Tensor, site: Site, prepared: Any) -> Tensor:
-        weights, uniform = prepared
-        score = einsum(activation, weights.to(activation.dtype), "batch head query key, batch query key -> batch head")
-        return torch.stack([score, repeat(uniform.to(score), "batch -> batch head", head=score.shape[1])], dim=-1)
-
-    def result(self, readings: Readings) -> Result:
-        stacked = torch.stack(list(readings.values()), dim=1)
-        scores, uniform = stacked[..., 0], stacked[..., 1]
-        mean, stderr = mean_over_examples(scores)
-        return Result(
-            name=self.name,
-            values=mean,
-            stderr=stderr,
-            axes=("layer", "head"),
-            labels={"layer": tuple(str(site.layer) for site in readings)},
-            baseline=mean_over_examples(uniform)[0],
-            count=int((~scores.isnan()).flatten(1).any(1).sum()),
-            unit="share of attention",
-            description=self.description,
-        )
-
-
-@dataclass(frozen=True)
-class Induction(PatternScore):
-    """Attention to the token that followed an earlier copy of the current token.
-
-    With `period` S, exact rows on BOS + r + r: the mean of A[i, i − S + 1] over i = S + 1 … 2S (rows of the second copy only;
-    the diagonal of the whole pattern has two more entries, which are not induction rows). Without, by token match: A[i, j]
-    summed over all j ≤ i with x[j − 1] = x[i] and j − 1 < i, the mean over rows that have one; equal to the exact form when
-    the tokens of r are distinct. Source: Olsson et al. 2022 (in-context learning and induction heads), offset +1 after the
-    earlier copy as its erratum of 2022-09-20 states.
+    Raises `ModelError` for patterns that are not causal attention (see `HeadScores`), `ConfigError` for unknown or undefined
+    scores, `DataError` for unusable tokens. Cost: one forward pass and about a tenth more; memory beyond it: less than one
+    layer's pattern, whatever the depth.
     """
-
-    period: int | None = None
-    name: ClassVar[str] = "induction"
-    description: ClassVar[str] = "attention to what followed the earlier copy of the current token"
-
-    def marks(self, tokens: Int[Tensor, "batch pos"]) -> Marks:
-        if self.period is not None:
-            check_repeats(tokens, self.period)
-            return _diagonal(tokens, offset=1 - self.period, first_row=self.period + 1)
-        followed = torch.zeros_like(same := _same_token_before(tokens))
-        followed[:, :, 1:] = same[:, :, :-1]
-        return followed
+    tokens, period = _tokens(model, tokens, period, copies=copies, n_sequences=n_sequences, seed=seed)
+    if pad_id is None:
+        check_unpadded(model, tokens)
+    chosen = chosen_scores(None if scores is None else tuple(scores), period, bidirectional)
+    return run(model, tokens, [HeadScores(chosen, pad_id, bidirectional)], batch_size=batch_size)[HeadScores.name]
 
 
-@dataclass(frozen=True)
-class PreviousToken(PatternScore):
-    """Attention to the position before: the mean of A[i, i − 1] over rows i ≥ 2.
+def induction_scores(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    *,
+    period: int | None = None,
+    n_sequences: int = 32,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Result:
+    """Induction score per layer and head; see `Induction`.
 
-    Row 0 has no previous token, and in row 1 it is the first token, where heads rest for other reasons.
+    Without `tokens`: exact rows on `n_sequences` random repeats BOS + r + r of `period` tokens (default 25). With `tokens`: exact
+    rows if `period` is given and they are repeats, else by token match. Equals the row "induction" of `head_scores`, whose
+    further copies come later and change nothing. A head that attends at a fixed distance scores too: compare with another
+    period, or with `null_scores`. Cost: one forward pass.
     """
-
-    name: ClassVar[str] = "previous_token"
-    description: ClassVar[str] = "attention to the position before"
-
-    def marks(self, tokens: Int[Tensor, "batch pos"]) -> Marks:
-        return _diagonal(tokens, offset=-1, first_row=2)
+    drawn, period = _tokens(model, tokens, period, copies=2, n_sequences=n_sequences, seed=seed)
+    return _one("induction", model, drawn, period, batch_size)
 
 
-@dataclass(frozen=True)
-class DuplicateToken(PatternScore):
-    """Attention to earlier copies of the current token, itself excluded, over rows that have such a copy."""
+def prefix_matching_scores(
+    model: HookedModel,
+    *,
+    period: int = DEFAULT_PERIOD,
+    copies: int = DEFAULT_COPIES,
+    n_sequences: int = 10,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Result:
+    """Prefix-matching score per layer and head; see `PrefixMatching`.
 
-    name: ClassVar[str] = "duplicate_token"
-    description: ClassVar[str] = "attention to earlier copies of the current token (itself excluded)"
+    Makes its own tokens: `n_sequences` rows of BOS and `period` distinct random tokens repeated `copies` times (10, 25 and 4 in
+    Olsson et al. 2022; special tokens are excluded, the most and least common ones are not, as frequencies are not known here).
+    """
+    drawn, _ = _tokens(model, None, period, copies=copies, n_sequences=n_sequences, seed=seed)
+    return _one("prefix_matching", model, drawn, period, batch_size)
 
-    def marks(self, tokens: Int[Tensor, "batch pos"]) -> Marks:
-        return _same_token_before(tokens)
+
+def previous_token_scores(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    *,
+    n_sequences: int = 32,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Result:
+    """Previous-token score per layer and head on `tokens`, or on random repeats; see `PreviousToken`. One forward pass."""
+    drawn, _ = _tokens(model, tokens, None, copies=DEFAULT_COPIES, n_sequences=n_sequences, seed=seed)
+    return _one("previous_token", model, drawn, None, batch_size)
+
+
+def duplicate_token_scores(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    *,
+    n_sequences: int = 32,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Result:
+    """Duplicate-token score per layer and head on `tokens`, or on random repeats; see `DuplicateToken`. One forward pass."""
+    drawn, _ = _tokens(model, tokens, None, copies=DEFAULT_COPIES, n_sequences=n_sequences, seed=seed)
+    return _one("duplicate_token", model, drawn, None, batch_size)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class AttentionPattern(Probe):
     def sites(self, model: HookedModel) -> Sequence[Site]:
         return sites_of(model, "pattern")
 
-    def read(self, activation: Tensor, site: Site, prepared: Any) -> Tensor:
+    def read(self, activation: Tensor, site: Site, prepared: object) -> Tensor:
         return activation
 
     def result(self, readings: Readings) -> Result:
@@ -143,71 +143,22 @@ class AttentionPattern(Probe):
         )
 
 
-def induction_scores(
-    model: HookedModel,
-    tokens: Int[Tensor, "batch pos"] | None = None,
-    *,
-    period: int | None = None,
-    n_sequences: int = 32,
-    seed: int = 0,
-    batch_size: int | None = None,
-) -> Result:
-    """Induction score per layer and head; see `Induction`.
-
-    Without `tokens`: exact rows on `n_sequences` random repeats of `period` tokens (default 32). With `tokens`: exact rows if
-    `period` is given and they are BOS + r + r, else by token match. Cost: one forward pass.
-    """
-    if tokens is None:
-        period = period or DEFAULT_PERIOD
-        tokens = repeated_tokens(model, n_sequences=n_sequences, period=period, seed=seed)
-    return run(model, tokens, [Induction(period)], batch_size=batch_size)[Induction.name]
-
-
-def previous_token_scores(
-    model: HookedModel,
-    tokens: Int[Tensor, "batch pos"] | None = None,
-    *,
-    n_sequences: int = 32,
-    seed: int = 0,
-    batch_size: int | None = None,
-) -> Result:
-    """Previous-token score per layer and head on `tokens`, or on random repeats; see `PreviousToken`. One forward pass."""
-    if tokens is None:
-        tokens = repeated_tokens(model, n_sequences=n_sequences, period=DEFAULT_PERIOD, seed=seed)
-    return run(model, tokens, [PreviousToken()], batch_size=batch_size)[PreviousToken.name]
-
-
-def duplicate_token_scores(
-    model: HookedModel,
-    tokens: Int[Tensor, "batch pos"] | None = None,
-    *,
-    n_sequences: int = 32,
-    seed: int = 0,
-    batch_size: int | None = None,
-) -> Result:
-    """Duplicate-token score per layer and head on `tokens`, or on random repeats; see `DuplicateToken`. One forward pass."""
-    if tokens is None:
-        tokens = repeated_tokens(model, n_sequences=n_sequences, period=DEFAULT_PERIOD, seed=seed)
-    return run(model, tokens, [DuplicateToken()], batch_size=batch_size)[DuplicateToken.name]
-
-
 def attention_patterns(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Result:
     """The patterns of every head on `tokens`, averaged over the batch. Memory: layers × heads × pos² floats per example."""
     return run(model, tokens, [AttentionPattern()])[AttentionPattern.name]
 
 
-def _same_token_before(tokens: Int[Tensor, "batch pos"]) -> Marks:
-    same = rearrange(tokens, "batch query -> batch query 1") == rearrange(tokens, "batch key -> batch 1 key")
-    return same.tril(-1)
+def _tokens(
+    model: HookedModel, tokens: Tensor | None, period: int | None, *, copies: int, n_sequences: int, seed: int
+) -> tuple[Tensor, int | None]:
+    """The tokens to score, and the period of their repeats if exact rows are meant."""
+    if tokens is not None:
+        return tokens, period
+    period = period or DEFAULT_PERIOD
+    return repeated_tokens(model, n_sequences=n_sequences, period=period, copies=copies, seed=seed), period
 
 
-def _diagonal(tokens: Int[Tensor, "batch pos"], *, offset: int, first_row: int) -> Marks:
-    n = tokens.shape[1]
-    if first_row >= n:
-        raise DataError(
-            "an attention score", f"sequences of {n} tokens have no row that counts", f"Give more than {first_row} tokens"
-        )
-    rows = torch.arange(first_row, n, device=tokens.device)
-    marks = torch.zeros(n, n, dtype=torch.bool, device=tokens.device)
-    marks[rows, rows + offset] = True
-    return repeat(marks, "query key -> batch query key", batch=len(tokens))
+def _one(name: str, model: HookedModel, tokens: Tensor, period: int | None, batch_size: int | None) -> Result:
+    check_unpadded(model, tokens)
+    (score,) = chosen_scores((name,), period, bidirectional=False)
+    return run(model, tokens, [score], batch_size=batch_size)[name]

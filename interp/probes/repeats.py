@@ -10,13 +10,18 @@ from interp.running import device_of
 from interp.sites import HookedModel
 
 
-def repeated_tokens(model: HookedModel, *, n_sequences: int = 32, period: int = 32, seed: int = 0) -> Int[Tensor, "batch pos"]:
-    """Sequences BOS + r + r for `model`: r is `period` distinct random tokens of its vocabulary, special tokens excluded.
+def repeated_tokens(
+    model: HookedModel, *, n_sequences: int = 32, period: int = 32, copies: int = 2, seed: int = 0
+) -> Int[Tensor, "batch pos"]:
+    """Sequences BOS + r + r (+ r …) for `model`: r is `period` distinct random tokens of its vocabulary, specials excluded.
 
-    BOS is the tokenizer's, or token 0 for a model without one. The ids are on the model's device and depend on `seed` alone.
-    Raises `DataError` when the vocabulary is unknown or has fewer than `period` usable tokens.
+    BOS is the tokenizer's, or token 0 for a model without one. The ids are on the model's device and depend on `seed` alone: with
+    more `copies` the same r are only repeated further.
+    Raises `DataError` when the vocabulary is unknown or has fewer than `period` usable tokens, or for fewer than two copies.
     """
-    return repeated_sequences(
+    if copies < 2:
+        raise DataError(f"repeated tokens with copies={copies}", "a repeat has at least two copies", "Give copies=2 or more")
+    twice = repeated_sequences(
         d_vocab=vocabulary_size(model),
         n_sequences=n_sequences,
         period=period,
@@ -24,6 +29,7 @@ def repeated_tokens(model: HookedModel, *, n_sequences: int = 32, period: int = 
         bos_id=bos_of(model),
         exclude=special_ids(model),
     ).to(device_of(model))
+    return torch.cat([twice, *[twice[:, 1 : period + 1]] * (copies - 2)], dim=1)
 
 
 def vocabulary_size(model: HookedModel) -> int:
@@ -55,13 +61,15 @@ def ordinary_ids(model: HookedModel) -> Int[Tensor, " id"]:
     return torch.tensor([token for token in range(vocabulary_size(model)) if token not in avoid])
 
 
-def check_repeats(tokens: Int[Tensor, "batch pos"], period: int) -> None:
-    """Raise `DataError` unless every row is one token, then `period` tokens, then the same again."""
-    if period < 2 or tokens.shape[1] != 2 * period + 1:
+def check_repeats(tokens: Int[Tensor, "batch pos"], period: int) -> int:
+    """The number of copies. Raises `DataError` unless every row is one token, then `period` tokens, two or more times."""
+    copies, rest = divmod(tokens.shape[1] - 1, max(period, 1))
+    if period < 2 or rest or copies < 2:
         raise DataError(
             f"a repeat of period {period}",
             f"rows have {tokens.shape[1]} tokens",
-            "Give rows of 1 + 2 × period tokens (BOS + r + r), period at least 2",
+            "Give rows of 1 + copies × period tokens (BOS + r + r …), period at least 2",
         )
-    if not bool((tokens[:, 1 : period + 1] == tokens[:, period + 1 :]).all()):
-        raise DataError(f"a repeat of period {period}", "the two halves of a row differ", "Make rows with interp.repeated_tokens")
+    if not bool((tokens[:, 1:-period] == tokens[:, period + 1 :]).all()):
+        raise DataError(f"a repeat of period {period}", "the copies in a row differ", "Make rows with interp.repeated_tokens")
+    return copies

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
+from einops import repeat
 from jaxtyping import Int
 from torch import Tensor
 
@@ -24,13 +25,16 @@ class KeySmear(Probe):
     """Reads batches laid out by `exchanged_tokens`: for each example four rows, two exchanges at two places."""
 
     position: int
+    n_heads: int | None = None  # keys shared by groups of heads are repeated, to line up with the other scores
     name: ClassVar[str] = "key_smear"
 
     def sites(self, model: HookedModel) -> Sequence[Site]:
         return sites_of(model, "k")
 
     def read(self, activation: Tensor, site: Site, prepared: Any) -> Tensor:
-        return activation[:, self.position]
+        keys = activation[:, self.position]
+        members = (self.n_heads or keys.shape[1]) // keys.shape[1]
+        return repeat(keys, "batch group d_head -> batch (group member) d_head", member=members)
 
     def result(self, readings: Readings) -> Result:
         shares = torch.stack([_share(keys) for keys in readings.values()], dim=1)
@@ -64,8 +68,10 @@ def key_smear(
     For random contexts and a random pair of tokens u, v, the key at one position is read with u and with v as the previous
     token (distance p) and with u and with v as the current one (distance c), the other held fixed; the share is p / (p + c),
     its mean and standard error over examples. It equals 1 − σ(α) on a smeared-key model whose keys are otherwise linear in
-    the token embedding, and 0 when the key does not depend on the previous token. Keys are read where attention uses them
-    before any rotation. `offset=-2` is the wrong-lag control. `vocabulary` restricts the token ids used.
+    the token embedding, and 0 when the key does not depend on the previous token; NaN when it depends on neither. In deeper
+    layers it shows what previous-token heads feed into keys. Rows begin with BOS where the model's tokenizer has one. Keys are
+    read before any rotation; one shared by a group of heads counts for each of them. `offset=-2` is the wrong-lag control.
+    `vocabulary` restricts the token ids used.
     Raises `DataError` for an offset that is not negative or does not fit. Cost: one forward pass on 4 × `n_examples` rows.
     """
     if not -length < offset < 0 or n_examples < 1:
@@ -76,7 +82,11 @@ def key_smear(
         )
     ids = ordinary_ids(model) if vocabulary is None else torch.tensor(sorted(set(vocabulary)))
     tokens, position = exchanged_tokens(ids, n_examples, length, offset, seed)
-    result = run(model, tokens, [KeySmear(position)], batch_size=batch_size)[KeySmear.name]
+    bos = getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
+    if bos is not None:
+        tokens, position = torch.cat([torch.full_like(tokens[:, :1], bos), tokens], dim=1), position + 1
+    n_heads = getattr(getattr(model, "cfg", None), "n_heads", None)
+    result = run(model, tokens, [KeySmear(position, n_heads)], batch_size=batch_size)[KeySmear.name]
     return result.with_provenance(replace(result.provenance, seed=seed))
 
 

@@ -21,6 +21,7 @@ from interp.models.saved import save_model
 from interp.probes.loss import NextTokenAccuracy, TokenLoss, cross_entropy
 from interp.provenance import provenance_of
 from interp.running import run
+from interp.seeds import seed_for
 from interp.training.config import RunConfig, TrainConfig
 from interp.training.folder import METRICS, finish
 from interp.training.steps import eval_steps, learning_rate, make_optimizer, total_steps
@@ -104,7 +105,7 @@ def batch_order(n_rows: int, batch_size: int, seed: int) -> Iterator[Int[Tensor,
     """Row numbers of one batch after another, without end: each epoch is a fresh permutation that depends on seed and epoch."""
     epoch = 0
     while True:
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+        generator = torch.Generator().manual_seed(seed_for("batch order", seed, epoch))
         yield from torch.randperm(n_rows, generator=generator).split(batch_size)
         epoch += 1
 

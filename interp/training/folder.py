@@ -12,18 +12,19 @@ from typing import Any
 
 import interp
 from interp.config import as_dict
+from interp.data import TokenData
 from interp.errors import RunFolderError
 from interp.files import write_whole
 from interp.models.saved import open_saved
 from interp.training.config import RunConfig
 
 METRICS, PROVENANCE = "metrics.jsonl", "provenance.json"
-TRAINING_CODE = ("models", "data", "training", "running.py", "probes")
+TRAINING_CODE = ("models", "data", "training", "running.py", "probes", "seeds.py")
 
 
-def run_id(config: RunConfig) -> str:
-    """Ten characters that change when a setting changes, or the code that trains does: equal ids mean equal results."""
-    described = json.dumps(as_dict(config), sort_keys=True) + _code_hash()
+def run_id(config: RunConfig, data: TokenData) -> str:
+    """Ten characters that change when a setting, the data or the training code does: equal ids mean equal results."""
+    described = json.dumps(as_dict(config), sort_keys=True) + data.fingerprint + _code_hash()
     return hashlib.sha256(described.encode()).hexdigest()[:10]
 
 

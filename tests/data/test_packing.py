@@ -75,5 +75,6 @@ def test_encode_text_is_bos_and_the_documents_ids(corpus: Corpus) -> None:
 def test_the_passage_ends_as_it_began() -> None:
     sentences = [f"{part}." for part in REPEATED_PASSAGE.removesuffix(".").split(". ")]
     assert sentences[0] == sentences[-1]
-    assert len(set(sentences)) == len(sentences) - 1 == 3
-    assert 40 <= len(REPEATED_PASSAGE.split()) <= 60
+    assert len(set(sentences)) == len(sentences) - 1
+    assert len(sentences) > 2
+    assert 20 <= len(REPEATED_PASSAGE.split()) <= 60

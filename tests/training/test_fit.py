@@ -10,7 +10,7 @@ import torch
 
 import interp
 from interp.config import as_dict, build
-from interp.data import RepeatedConfig, TextConfig
+from interp.data import RepeatedConfig, TextConfig, load_data
 from interp.errors import ConfigError, DataError, ModelError, ResultError, RunFolderError
 from interp.models import AttnAttnConfig, ConvAttnConfig
 from interp.training import RunConfig, TrainConfig, fit, fit_all, is_finished, open_run, run_id, timeline
@@ -158,8 +158,10 @@ def test_a_grid_trains_in_workers_and_opens_what_is_finished(tmp_path: Path) -> 
 
 
 def test_run_ids_follow_settings() -> None:
-    assert run_id(TINY) == run_id(replace(TINY))
-    assert run_id(TINY) != run_id(replace(TINY, train=replace(TINY.train, lr=2e-2)))
+    data, other = load_data(TINY.data), load_data(replace(TINY.data, seed=1))
+    assert run_id(TINY, data) == run_id(replace(TINY), data)
+    assert run_id(TINY, data) != run_id(replace(TINY, train=replace(TINY.train, lr=2e-2)), data)
+    assert run_id(TINY, data) != run_id(TINY, other), "a corpus file that changed must not pass for the old one"
 
 
 def test_an_error_in_a_worker_reaches_the_caller(tmp_path: Path) -> None:
@@ -207,3 +209,14 @@ def test_damaged_run_folders_are_refused(tmp_path: Path) -> None:
 
 def test_settings_survive_the_round_trip() -> None:
     assert build(RunConfig, as_dict(TINY)) == TINY
+
+
+def test_the_repeats_in_text_are_spread_over_training(tmp_path: Path) -> None:
+    """Equal seed numbers must not make equal streams: the rows chosen to repeat would then all come first."""
+    from interp.data.text import with_repeats
+
+    tokens = torch.arange(400 * 9).reshape(400, 9)
+    for seed in range(5):
+        repeated = (with_repeats(tokens, share=0.5, seed=seed) != tokens).any(1)
+        order = torch.cat([rows for rows, _ in zip(batch_order(400, 10, seed), range(40), strict=False)])
+        assert 70 < int(repeated[order[:200]].sum()) < 130

@@ -1,0 +1,279 @@
+"""The metrics the field uses, and the recovery between a corrupted and a clean run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from interp.errors import DataError
+from interp.metrics.base import (
+    Logits,
+    Metric,
+    MetricLike,
+    PerExample,
+    Position,
+    Read,
+    Reads,
+    Rows,
+    Tokens,
+    as_metric,
+    at_least_float32,
+    gather,
+)
+
+Ids = int | Sequence[int] | Int[Tensor, " batch"] | Int[Tensor, "batch _"]
+
+SMALLEST_GAP = 1e-150  # no finite metric divided by more than this is infinite
+
+
+@dataclass(frozen=True)
+class Loss(Metric):
+    """See `loss`."""
+
+    targets: tuple[int, ...] | None = None
+    name: ClassVar[str] = "loss"
+    unit: ClassVar[str] = "nats"
+
+    @property
+    def reads(self) -> Reads:
+        return _before(self.targets)
+
+    def score(self, read: Read, tokens: Tokens) -> PerExample:
+        predicted, targets = _predictions(read, tokens, self.targets)
+        classes = rearrange(predicted, "batch target id -> batch id target")
+        return nn.functional.cross_entropy(classes, targets, reduction="none").mean(-1)
+
+
+@dataclass(frozen=True)
+class Accuracy(Metric):
+    """See `accuracy`."""
+
+    targets: tuple[int, ...] | None = None
+    name: ClassVar[str] = "accuracy"
+    unit: ClassVar[str] = "share"
+
+    @property
+    def reads(self) -> Reads:
+        return _before(self.targets)
+
+    def score(self, read: Read, tokens: Tokens) -> PerExample:
+        predicted, targets = _predictions(read, tokens, self.targets)
+        return (predicted.argmax(-1) == targets).to(read.dtype).mean(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class LogitDiff(Metric):
+    """See `logit_diff`."""
+
+    answers: Int[Tensor, "... answer"]
+    wrong: Int[Tensor, "... other"]
+    position: Position = -1
+    name: ClassVar[str] = "logit difference"
+    unit: ClassVar[str] = "logits"
+
+    def __post_init__(self) -> None:
+        _same_rank(self.answers, self.wrong)
+
+    @property
+    def reads(self) -> Reads:
+        answers, wrong = _same_rank(self.answers, self.wrong)
+        return Reads(_positions(self.position), torch.cat([answers, wrong], dim=-1))
+
+    def score(self, read: Read, tokens: Tokens) -> PerExample:
+        count = self.answers.shape[-1]
+        return read[:, 0, :count].mean(-1) - read[:, 0, count:].mean(-1)
+
+    def per_example(self) -> Mapping[str, Tensor]:
+        return _those_per_example(answers=self.answers, wrong=self.wrong, position=self.position)
+
+
+@dataclass(frozen=True, eq=False)
+class Prob(Metric):
+    """See `prob`."""
+
+    answers: Int[Tensor, "... answer"]
+    position: Position = -1
+    name: ClassVar[str] = "probability"
+    unit: ClassVar[str] = "probability"
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(_positions(self.position))
+
+    def score(self, read: Read, tokens: Tokens) -> PerExample:
+        return gather(read.softmax(-1), self.answers, 2, "token id")[:, 0].sum(-1)
+
+    def per_example(self) -> Mapping[str, Tensor]:
+        return _those_per_example(answers=self.answers, position=self.position)
+
+
+@dataclass(frozen=True, eq=False)
+class KL(Metric):
+    """See `kl`. `reference` holds log probabilities at the positions read."""
+
+    reference: Float[Tensor, "batch read d_vocab"]
+    position: Position | None = None
+    name: ClassVar[str] = "KL divergence"
+    unit: ClassVar[str] = "nats"
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(_positions(self.position))
+
+    def score(self, read: Read, tokens: Tokens) -> PerExample:
+        if read.shape != self.reference.shape:
+            shapes = f"the reference is {tuple(self.reference.shape)} and the logits read are {tuple(read.shape)}"
+            raise DataError("KL divergence from a reference run", shapes, "Run the reference on the same tokens and model")
+        reference, here = self.reference.to(read), read.log_softmax(-1)
+        terms = reference.exp() * (reference - here)  # p = 0 contributes nothing, whatever the other run says
+        return torch.where(reference > -torch.inf, terms, 0.0).sum(-1).mean(-1)
+
+    def per_example(self) -> Mapping[str, Tensor]:
+        return {"reference": self.reference} | _those_per_example(position=self.position)
+
+
+@dataclass(frozen=True, eq=False)
+class Normalized(Metric):
+    """See `normalized`."""
+
+    metric: Metric
+    clean: PerExample
+    corrupted: PerExample
+    name: ClassVar[str] = "normalised recovery"
+    unit: ClassVar[str] = "share of the gap from corrupted to clean"
+
+    @property
+    def reads(self) -> Reads:
+        return self.metric.reads
+
+    @property
+    def undefined(self) -> int:
+        """How many pairs have no gap to recover; their value is NaN."""
+        return int(self._gap().isnan().sum())
+
+    def score(self, read: Read, tokens: Tokens) -> PerExample:
+        value = self.metric.score(read, tokens).to(torch.float64)
+        return (value - self.corrupted.to(value)) / self._gap().to(value.device)
+
+    def per_example(self) -> Mapping[str, Tensor]:
+        return {"clean": self.clean, "corrupted": self.corrupted}
+
+    def select(self, rows: Rows) -> "Metric":
+        clean, corrupted = (values[rows.to(values.device)] for values in (self.clean, self.corrupted))
+        return Normalized(self.metric.select(rows), clean, corrupted)
+
+    def check_examples(self, n_examples: int) -> None:
+        super().check_examples(n_examples)
+        self.metric.check_examples(n_examples)
+
+    def _gap(self) -> Tensor:
+        clean, corrupted = self.clean.to(torch.float64), self.corrupted.to(torch.float64)
+        rounding = 4 * torch.finfo(self.clean.dtype).eps * torch.maximum(clean.abs(), corrupted.abs())
+        gap = clean - corrupted
+        smallest = rounding.clamp(min=SMALLEST_GAP)
+        return gap.masked_fill(~(gap.abs() > smallest), torch.nan)
+
+
+def loss(targets: Sequence[int] | None = None) -> Metric:
+    """Mean next-token loss in nats of each example; lower is better.
+
+    `targets` are the positions of the tokens to be predicted, each at least 1 and read one position earlier, e.g.
+    `range(S + 2, 2 * S + 1)` for the second copy in BOS + r + r without its first token; None: every token but the first.
+    """
+    return Loss(_targets("loss", targets))
+
+
+def accuracy(targets: Sequence[int] | None = None) -> Metric:
+    """Share of the target tokens (as in `loss`) that the largest logit names; higher is better."""
+    return Accuracy(_targets("accuracy", targets))
+
+
+def logit_diff(answers: Ids, wrong: Ids, position: Position = -1) -> Metric:
+    """Logit of the answer minus logit of the wrong answer at `position`; larger is better. Softmax would not change it.
+
+    Token ids: one for every example, one per example, or several per example ([batch answer]: their mean logit). `position` is
+    one for all or one per example. Reads that position and the ids named, nothing else.
+    """
+    return LogitDiff(_ids("answers", answers), _ids("wrong", wrong), position)
+
+
+def prob(answers: Ids, position: Position = -1) -> Metric:
+    """Probability at `position` of the answer, or of any of several (their sum). Arguments as in `logit_diff`."""
+    return Prob(_ids("answers", answers), position)
+
+
+def kl(reference: Logits, position: Position | None = None) -> Metric:
+    """KL(reference ‖ run) in nats at `position` or (None) its mean over all positions; 0 when the run equals the reference.
+
+    `reference` are the logits of another run on the same examples (`kl_from_run` makes them); only what is read is kept.
+    """
+    return KL(at_least_float32(Reads(_positions(position)).pick(reference)).log_softmax(-1), position)
+
+
+def normalized(metric: MetricLike, clean: PerExample, corrupted: PerExample) -> Normalized:
+    """(metric − corrupted) / (clean − corrupted) of each example: 0 as corrupted, 1 as clean.
+
+    `clean` and `corrupted` are the metric's values in the two runs, one per example (`metric_values` gives them). A pair
+    whose gap is within four rounding steps of its larger value has nothing to recover: it is NaN, never infinite, and
+    `.undefined` counts it. Computed in float64. Raises `DataError` when the two differ in length.
+    """
+    if len(clean) != len(corrupted):
+        raise DataError("normalized", f"there are {len(clean)} clean and {len(corrupted)} corrupted values", "Give pairs")
+    return Normalized(as_metric(metric), clean, corrupted)
+
+
+def _targets(name: str, targets: Sequence[int] | None) -> tuple[int, ...] | None:
+    if targets is None:
+        return None
+    if not len(targets) or min(targets) < 1:
+        given = list(targets)
+        raise DataError(f"{name}(targets={given})", "a target is predicted from the position before it", "Give positions ≥ 1")
+    return tuple(targets)
+
+
+def _before(targets: tuple[int, ...] | None) -> Reads:
+    return Reads() if targets is None else Reads(torch.tensor(targets) - 1)
+
+
+def _predictions(read: Tensor, tokens: Tensor, targets: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
+    """The logits that predict, and the tokens predicted."""
+    tokens = tokens.to(read.device)
+    if targets is None:
+        return read[:, :-1], tokens[:, 1:]
+    return read, gather(tokens, torch.tensor(targets), 1, "target")
+
+
+def _ids(name: str, ids: Ids) -> Int[Tensor, "... answer"]:
+    if isinstance(ids, int):
+        return torch.tensor([ids])
+    ids = torch.as_tensor(ids)
+    if ids.numel() == 0 or int(ids.min()) < 0:
+        raise DataError(f"token ids {name}", f"they are {ids.tolist()}", "Give ids of the model's vocabulary, at least one")
+    return ids if ids.ndim == 2 else rearrange(ids, "batch -> batch 1")
+
+
+def _positions(position: Position | None) -> Int[Tensor, "... read"] | None:
+    if position is None:
+        return None
+    return torch.tensor([position]) if isinstance(position, int) else rearrange(position, "batch -> batch 1")
+
+
+def _same_rank(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    n_examples = max(len(ids) if ids.ndim == 2 else 1 for ids in (left, right))
+    if left.ndim == right.ndim == 1:
+        return left, right
+    left, right = (ids if ids.ndim == 2 else ids.expand(n_examples, -1) for ids in (left, right))
+    if len(left) != len(right):
+        raise DataError("logit difference", f"{len(left)} answers are set against {len(right)} wrong ones", "Give pairs")
+    return left, right
+
+
+def _those_per_example(**fields: Tensor | int | None) -> dict[str, Tensor]:
+    def has_examples(name: str, value: Tensor | int | None) -> bool:
+        return isinstance(value, Tensor) and (name == "position" or value.ndim == 2)
+
+    return {name: value for name, value in fields.items() if isinstance(value, Tensor) and has_examples(name, value)}

@@ -1,0 +1,104 @@
+"""Running a model for a metric's values."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.errors import DataError
+from interp.metrics.base import Metric, MetricLike, Position, Reads, as_metric, at_least_float32
+from interp.metrics.standard import KL, _positions
+from interp.provenance import tensor_hash
+from interp.result import Result
+from interp.running import Intervention, Probe, Readings, run
+from interp.sites import LOGITS, HookedModel, Site
+
+OUTPUT = Site(LOGITS)
+
+
+@dataclass(frozen=True, eq=False)
+class MetricValues(Probe):
+    """Keeps one number per example of the logits: the result's axis is "example"."""
+
+    metric: Metric
+    name: ClassVar[str] = "metric"
+
+    def sites(self, model: HookedModel) -> Sequence[Site]:
+        return [OUTPUT]
+
+    def read(self, activation: Tensor, site: Site, prepared: Any) -> Tensor:
+        return self.metric(activation, prepared)
+
+    def result(self, readings: Readings) -> Result:
+        values = readings[OUTPUT]
+        return Result(name=self.metric.name, values=values, axes=("example",), count=len(values), unit=self.metric.unit)
+
+
+@dataclass(frozen=True, eq=False)
+class _LogitsRead(Probe):
+    """Keeps the logits that a metric would read."""
+
+    reads: Reads
+    name: ClassVar[str] = "logits read"
+
+    def sites(self, model: HookedModel) -> Sequence[Site]:
+        return [OUTPUT]
+
+    def read(self, activation: Tensor, site: Site, prepared: Any) -> Tensor:
+        return self.reads.pick(activation)
+
+    def result(self, readings: Readings) -> Result:
+        return Result(name=self.name, values=readings[OUTPUT], axes=("example", "read", "id"))
+
+
+def metric_values(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    metric: MetricLike,
+    interventions: Sequence[Intervention] = (),
+    *,
+    batch_size: int | None = None,
+) -> Result:
+    """The metric of each example, axis "example", under `interventions`. Cost: one forward pass.
+
+    The same for every `batch_size` (None: all at once), beyond rounding, when the interventions treat each example alone.
+    Raises `DataError` when what the metric holds per example does not fit the tokens.
+    """
+    metric = as_metric(metric)
+    metric.check_examples(len(tokens))
+    parts = [
+        run(model, tokens[rows], [MetricValues(metric.select(rows))], interventions)[MetricValues.name]
+        for rows in row_chunks(len(tokens), batch_size)
+    ]
+    seconds = round(sum(part.provenance.seconds for part in parts), 3)
+    provenance = dataclasses.replace(parts[0].provenance, tokens=tensor_hash(tokens), seconds=seconds)
+    values = torch.cat([part.values for part in parts])
+    return dataclasses.replace(parts[0], values=values, count=len(values), provenance=provenance)
+
+
+def kl_from_run(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    position: Position | None = None,
+    *,
+    batch_size: int | None = None,
+) -> Metric:
+    """`kl` from what `model`, untouched, says on `tokens`. Cost: one forward pass; memory: the logits at the positions read."""
+    reads = Reads(_positions(position))
+    parts = [
+        run(model, tokens[rows], [_LogitsRead(reads.select(rows))])[_LogitsRead.name].values
+        for rows in row_chunks(len(tokens), batch_size)
+    ]
+    return KL(at_least_float32(torch.cat(parts)).log_softmax(-1), position)
+
+
+def row_chunks(n_examples: int, batch_size: int | None) -> Sequence[Int[Tensor, " row"]]:
+    """The examples 0 … n − 1 in batches of `batch_size` (None: one batch)."""
+    size = n_examples if batch_size is None else batch_size
+    if size < 1:
+        raise DataError(f"batches of {size} examples", "a batch holds at least one example", "Give a positive number")
+    return torch.arange(n_examples).split(size)

@@ -1,0 +1,117 @@
+"""Calling a model with hooks on it and leaving it as it was: what `run`, `audit` and the trials below them share."""
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from interp.errors import ModelError, SiteError
+from interp.sites import HookedModel
+
+Hook = Callable[[Tensor], Tensor | None]
+_trying: ContextVar[bool] = ContextVar("trying", default=False)
+
+
+def device_of(model: HookedModel) -> torch.device:
+    """The device of the model's first parameter (CPU for a model without parameters)."""
+    parameter = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+@contextmanager
+def eval_mode(model: HookedModel) -> Iterator[None]:
+    """Put every submodule into eval mode, and back to the mode each one was in.
+
+    That includes the model that a bridge wraps: it is not among the bridge's own modules, and holds dropout of its own.
+    """
+    roots = [root for root in (model, getattr(model, "original_model", None)) if isinstance(root, nn.Module)]
+    modes = {module: module.training for root in roots for module in root.modules()}
+    try:
+        for module in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def hooks_on(model: HookedModel, hooks: Mapping[str, Hook]) -> Iterator[None]:
+    """Have each function called with the activation at its hook point; what it returns (unless None) replaces it.
+
+    A function never learns the hook point's own name: a bridge may report another than the one asked for. Raises `SiteError`
+    when the model refuses a hook (a hook point that a flag has switched off).
+    """
+
+    def adapted(function: Hook) -> Callable:
+        return lambda activation, hook: function(activation)
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(model.hooks(fwd_hooks=[(name, adapted(function)) for name, function in hooks.items()]))
+        except (ValueError, KeyError, NotImplementedError) as error:
+            raise SiteError(
+                f"a hook on {', '.join(map(repr, hooks))}",
+                f"the model refuses it ({error})",
+                "Use another site; interp.audit(model) lists those that work",
+            ) from error
+        yield
+
+
+@contextmanager
+def user_hooks_muted(model: HookedModel) -> Iterator[None]:
+    """Put aside every hook that stands on the model's hook points, and back: a trial must not call a user's functions.
+
+    `in_trial()` is true meanwhile.
+    """
+    points = {id(point): point for point in model.hook_dict.values()}
+    kept = [(point, point._forward_hooks) for point in points.values()]
+    token = _trying.set(True)
+    try:
+        for point in points.values():
+            point._forward_hooks = OrderedDict()
+        yield
+    finally:
+        _trying.reset(token)
+        for point, hooks in kept:
+            point._forward_hooks = hooks
+
+
+def in_trial() -> bool:
+    """Whether the forward pass under way is a trial, with all hooks but its own muted."""
+    return _trying.get()
+
+
+def logits_of(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Tensor:
+    """The model's output. Raises `ModelError` when it is not a tensor."""
+    logits = model(tokens)
+    if not isinstance(logits, Tensor):
+        raise ModelError(
+            f"running a {type(model).__name__}",
+            f"its forward pass returns a {type(logits).__name__}, not a tensor",
+            "Return the logits, or wrap the module with interp.hooked(module, sites, logits=…)",
+        )
+    return logits
+
+
+def trial(model: HookedModel, tokens: Int[Tensor, "batch pos"], hooks: Mapping[str, Hook]) -> tuple[Tensor, dict[str, int]]:
+    """Logits under `hooks` alone, and how often each hook fired. In eval mode, without gradients, the user's hooks muted."""
+    fired = dict.fromkeys(hooks, 0)
+
+    def counted(name: str, function: Hook) -> Hook:
+        def hook(activation: Tensor) -> Tensor | None:
+            fired[name] += 1
+            return function(activation)
+
+        return hook
+
+    counting = {name: counted(name, function) for name, function in hooks.items()}
+    with warnings.catch_warnings(), torch.no_grad(), eval_mode(model), user_hooks_muted(model), hooks_on(model, counting):
+        warnings.simplefilter("ignore", UserWarning)  # a bridge warns of edits that it drops: that is being found out
+        logits = logits_of(model, tokens.to(device_of(model)))
+    return logits, fired
