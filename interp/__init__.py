@@ -15,6 +15,7 @@ _HOME = {
     "edited": "interp.running",
     "run": "interp.running",
     "audit": "interp.models",
+    "bundled_models": "interp.models",
     "hooked": "interp.models",
     "load_model": "interp.models",
     "attention_patterns": "interp.probes",
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from interp import errors, metrics
     from interp.calibration import calibrate
     from interp.interventions import ablate_together, ablated, ablation_effects, ablation_sweep, cumulative_ablation
-    from interp.models import audit, hooked, load_model
+    from interp.models import audit, bundled_models, hooked, load_model
     from interp.probes import (
         attention_patterns,
         composition_scores,

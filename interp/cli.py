@@ -1,6 +1,7 @@
 """Command lines: what every study understands."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -54,9 +55,13 @@ def study_command(module: str, question: str, presets: Mapping[str, T], argv: Se
     parser.add_argument(
         "settings", nargs="*", metavar="key=value", help="settings to change, e.g. seeds=[0,1] repeated.train.lr=1e-3"
     )
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)  # settings may stand before and after options
     if given.workers is not None and given.workers < 1:
         parser.error(f"--workers {given.workers}: at least one run must be trained at a time")
+    for option, folder in (("--out", given.out), ("--runs", given.runs)):
+        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            parser.error(f"{option} {folder}: {existing} is not a folder that can be written to")
     try:
         config = override(presets[given.preset], given.settings)
     except InterpError as error:

@@ -7,6 +7,7 @@ A settings class is declared with `@settings` and `setting(default, "one sentenc
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
+from functools import wraps
 from typing import Any, TypeVar, cast, dataclass_transform, get_args
 
 import yaml
@@ -20,8 +21,19 @@ T = TypeVar("T")
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def settings(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen, keyword-only, validated dataclass that refuses unknown names."""
-    return cast(type[T], pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls))
+    """Make `cls` a frozen, keyword-only, validated dataclass that refuses unknown names, with `ConfigError` as `build` does."""
+    made: Any = pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+    construct = made.__init__
+
+    @wraps(construct)
+    def checked(self: T, *arguments: Any, **values: Any) -> None:
+        try:
+            construct(self, *arguments, **values)
+        except ValidationError as error:
+            raise _mistakes(type(self), error, type(self).__name__) from None
+
+    made.__init__ = checked
+    return cast(type[T], made)
 
 
 def setting(default: Any, help: str) -> Any:
@@ -39,8 +51,7 @@ def build(cls: type[T], values: Mapping[str, Any], source: str = "settings") -> 
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
-        problems = [_describe(cls, detail) for detail in error.errors()]
-        raise ConfigError(source, "; ".join(problems), "Correct the values named and try again") from None
+        raise _mistakes(cls, error, source) from None
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -109,6 +120,11 @@ def _assign(values: dict[str, Any], path: list[str], value: Any, key: str) -> No
     values[leaf] = value
 
 
+def _mistakes(cls: type, error: ValidationError, source: str) -> ConfigError:
+    problems = [_describe(cls, detail) for detail in error.errors()]
+    return ConfigError(source, "; ".join(problems), "Correct the values named and try again")
+
+
 def _describe(cls: type, detail: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "unexpected_keyword_argument":
@@ -117,7 +133,10 @@ def _describe(cls: type, detail: Mapping[str, Any]) -> str:
         hint = nearest(str(detail["loc"][-1]), names)
         return f"unknown setting {where!r} (given {detail['input']!r}). {hint}Settings here: {', '.join(names)}"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{where or 'settings'}: {message} (given {detail['input']!r})" if where else message
+    given = detail["input"]
+    if not where:
+        return message
+    return f"{where}: {message}" + ("" if isinstance(given, Mapping) else f" (given {given!r})")  # a group would be long
 
 
 def _owner(cls: type, path: list[str]) -> type | None:

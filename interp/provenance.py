@@ -20,7 +20,7 @@ def provenance_of(model: nn.Module, tokens: Tensor, seconds: float) -> Provenanc
     """The provenance of a measurement on `model` and `tokens`. Cost: one pass over the weights at memory speed."""
     parameter = next(iter(model.parameters()), torch.empty(0))
     return Provenance(
-        model=type(model).__name__,
+        model=_model_name(model),
         weights=weights_hash(model),
         tokens=tensor_hash(tokens),
         dtype=str(parameter.dtype).removeprefix("torch."),
@@ -42,11 +42,19 @@ def tensor_hash(tensor: Tensor) -> str:
 def weights_hash(model: nn.Module) -> str:
     """128-bit hash of every named parameter and buffer; equal weights give equal hashes whatever the device."""
     digest = xxhash.xxh3_128()
-    for name, tensor in sorted(model.state_dict().items()):
+    buffers = dict(model.named_buffers())  # also those that are not saved, such as the mask over a kernel's taps
+    for name, tensor in sorted({**buffers, **model.state_dict()}.items()):
         if isinstance(tensor, Tensor):
             digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
             digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _model_name(model: nn.Module) -> str:
+    """The class, and the name that the model's configuration gives it, if it does."""
+    name = getattr(getattr(model, "cfg", None), "model_name", None)
+    shown = Path(name).name if isinstance(name, str) else ""  # a local folder's name, not where it lies on this machine
+    return f"{type(model).__name__} {shown}".strip()
 
 
 @lru_cache

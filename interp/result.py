@@ -41,7 +41,7 @@ class Provenance:
     seconds: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
     """A named tensor of measurements.
 
@@ -69,10 +69,13 @@ class Result:
             raise ResultError(
                 f"result {self.name!r}", f"axes {self.axes} do not name the {len(shape)} dimensions of {shape}", "Name each once"
             )
-        if bool(self.values.isinf().any()):
-            raise ResultError(
-                f"result {self.name!r}", "it holds an infinite value", "Mark undefined values NaN and look for a division by zero"
-            )
+        for part in (self.values, self.stderr, self.baseline):
+            if part is not None and bool(torch.as_tensor(part).isinf().any()):
+                raise ResultError(
+                    f"result {self.name!r}",
+                    "it holds an infinite value",
+                    "Mark undefined values NaN and look for a division by zero",
+                )
         for axis, names in self.labels.items():
             if axis not in self.axes or len(names) != shape[self.axes.index(axis)]:
                 raise ResultError(
@@ -87,6 +90,13 @@ class Result:
                 "Give one standard error per value",
             )
 
+        if isinstance(self.baseline, Tensor) and not _broadcasts(self.baseline, shape):
+            raise ResultError(
+                f"result {self.name!r}",
+                f"its baseline has shape {tuple(self.baseline.shape)} and values {shape}",
+                "Give a baseline that broadcasts against the values",
+            )
+
     def labels_of(self, axis: str) -> tuple[str, ...]:
         """The names of the entries along `axis` (their indices where none were given)."""
         self._check_axis(axis)
@@ -99,8 +109,13 @@ class Result:
 
     def at(self, **where: int) -> "Result":
         """The part of this result at fixed indices, e.g. `scores.at(layer=1)`; those axes disappear."""
-        for axis in where:
+        for axis, place in where.items():
             self._check_axis(axis)
+            size = self.values.shape[self.axes.index(axis)]
+            if not hasattr(place, "__index__") or not -size <= place < size:
+                raise ResultError(
+                    f"{self.name}.at({axis}={place!r})", f"axis {axis!r} has {size} entries", f"Give an index, 0 to {size - 1}"
+                )
         index = tuple(where.get(axis, slice(None)) for axis in self.axes)
         rest = tuple(axis for axis in self.axes if axis not in where)
         baseline = self.baseline
@@ -168,7 +183,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN is written as null. `Result.from_json` reads it back (values as float64)."""
-        baseline = _nested(self.baseline) if isinstance(self.baseline, Tensor) else self.baseline
+        baseline = None if self.baseline is None else _nested(torch.as_tensor(self.baseline, dtype=torch.float64))
         return {
             "format": FORMAT,
             "name": self.name,
@@ -188,19 +203,24 @@ class Result:
         """The result that `to_json` wrote. Raises `ResultError` for anything else."""
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise ResultError("reading a result", f"this is not in the format {FORMAT!r}", "Give a file written by Result.save")
-        baseline = data["baseline"]
-        return Result(
-            name=data["name"],
-            values=_tensor(data["values"]),
-            axes=tuple(data["axes"]),
-            labels={axis: tuple(names) for axis, names in data["labels"].items()},
-            stderr=None if data["stderr"] is None else _tensor(data["stderr"]),
-            baseline=_tensor(baseline) if isinstance(baseline, list) else baseline,
-            count=data["count"],
-            unit=data["unit"],
-            description=data["description"],
-            provenance=Provenance(**data["provenance"]),
-        )
+        try:
+            baseline = data["baseline"]
+            return Result(
+                name=data["name"],
+                values=_tensor(data["values"]),
+                axes=tuple(data["axes"]),
+                labels={axis: tuple(names) for axis, names in data["labels"].items()},
+                stderr=None if data["stderr"] is None else _tensor(data["stderr"]),
+                baseline=_tensor(baseline) if isinstance(baseline, list) else baseline,
+                count=data["count"],
+                unit=data["unit"],
+                description=data["description"],
+                provenance=Provenance(**data["provenance"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ResultError(
+                "reading a result", f"it is damaged ({type(error).__name__}: {error})", "Give a file written by Result.save"
+            ) from None
 
     def save(self, path: str | Path) -> Path:
         """Write the result as JSON, whole or not at all."""
@@ -243,6 +263,13 @@ def mean_over_examples(readings: Float[Tensor, "example *shape"]) -> tuple[Tenso
     squares = torch.where(defined, readings - mean, 0.0).square().sum(0)
     stderr = (squares / (n - 1)).sqrt() / n.double().sqrt()  # of integers it would be float32
     return mean, None if bool((n < 2).all()) else stderr.masked_fill(n < 2, torch.nan)
+
+
+def _broadcasts(tensor: Tensor, shape: tuple[int, ...]) -> bool:
+    try:
+        return torch.broadcast_shapes(tensor.shape, shape) == shape
+    except RuntimeError:
+        return False
 
 
 def _numbers(column: Any) -> list[Any]:

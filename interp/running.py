@@ -1,4 +1,4 @@
-"""`run`: the one place where a model is called for analysis.
+"""`run`: the one place where a model is called for analysis (`measure` is the same for callers that run it many times).
 
 One forward pass per batch. At each hook point interventions edit first, probes read after them, and whatever was changed
 for the purpose (hooks, train/eval mode) is put back, also after an exception. `edited` keeps interventions on a model for as
@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from interp.errors import DataError, InterpError, ModelError, SiteError
-from interp.models.calling import device_of, eval_mode, hooks_on, in_trial, logits_of
+from interp.models.calling import check_tokens, device_of, eval_mode, hooks_on, in_trial, logits_of
 from interp.models.writable import check_writable, firing_problem, holds_pattern, resid_mid_route, trial_tokens
 from interp.provenance import provenance_of
 from interp.result import Result
@@ -76,17 +76,31 @@ def run(
     The model is run in eval mode and without gradients; hooks, mode and flags are afterwards as they were. Results do not
     depend on `batch_size` (None: all examples at once) beyond rounding. Raises `ModelError`, `DataError` (tokens) and
     `SiteError`: an unknown or silent site, one that fires more than once, one whose edits the model would drop.
-    Cost: one forward pass plus what the probes do; the first time a site of a model is edited, also the trial that
-    `interp.models.writable.check_writable` describes (a few tokens).
+    Cost: one forward pass plus what the probes do, and one pass over the weights at memory speed for the provenance; the first
+    time a site of a model is edited, also the trial that `interp.models.writable.check_writable` describes (a few tokens).
     """
+    started = time.perf_counter()
+    results = measure(model, tokens, probes, interventions, batch_size=batch_size)
+    provenance = provenance_of(cast(nn.Module, model), tokens, time.perf_counter() - started)
+    return {name: result.with_provenance(provenance) for name, result in results.items()}
+
+
+def measure(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    probes: Sequence[Probe],
+    interventions: Sequence[Intervention] = (),
+    *,
+    batch_size: int | None = None,
+) -> dict[str, Result]:
+    """`run` without the provenance, which costs a pass over all weights: for callers that run many times and state it once."""
     check_model(model)
     check_tokens(model, tokens)
     if not probes or len({probe.name for probe in probes}) != len(probes):
         names = [probe.name for probe in probes]
         raise InterpError("run", f"it was given the probes {names}", "Give at least one probe, each name once")
-    started = time.perf_counter()
     _check_edits(model, interventions, tokens)
-    size = batch_size or len(tokens)
+    size = len(tokens) if batch_size is None else batch_size
     if size < 1:
         raise DataError(f"run with batch_size {batch_size}", "a batch holds at least one example", "Give a positive number")
     parts: dict[str, dict[Site, list[Tensor]]] = {probe.name: {} for probe in probes}
@@ -94,30 +108,7 @@ def run(
         for chunk in tokens.to(device_of(model)).split(size):
             _run_batch(model, chunk, probes, interventions, parts)
     readings = {name: {site: torch.cat(pieces) for site, pieces in found.items()} for name, found in parts.items()}
-    results = {probe.name: probe.result(readings[probe.name]) for probe in probes}
-    provenance = provenance_of(cast(nn.Module, model), tokens, time.perf_counter() - started)
-    return {name: result.with_provenance(provenance) for name, result in results.items()}
-
-
-def check_tokens(model: HookedModel, tokens: Tensor) -> None:
-    """Raise `DataError` unless `tokens` is a non-empty [batch pos] tensor of ids inside the model's vocabulary and context."""
-    if tokens.ndim != 2 or tokens.numel() == 0 or tokens.is_floating_point():
-        raise DataError(
-            "running a model",
-            f"tokens have shape {tuple(tokens.shape)} and type {tokens.dtype}",
-            "Give integer ids, [batch pos], at least one",
-        )
-    config = getattr(model, "cfg", None)
-    d_vocab, n_ctx = getattr(config, "d_vocab", None), getattr(config, "n_ctx", None)
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or (isinstance(d_vocab, int) and d_vocab > 0 and high >= d_vocab):
-        raise DataError(
-            "running a model", f"token ids run from {low} to {high}, the vocabulary has {d_vocab}", "Use this model's tokenizer"
-        )
-    if isinstance(n_ctx, int) and 0 < n_ctx < tokens.shape[1]:
-        raise DataError(
-            "running a model", f"sequences of {tokens.shape[1]} tokens exceed its context of {n_ctx}", "Shorten or split them"
-        )
+    return {probe.name: probe.result(readings[probe.name]) for probe in probes}
 
 
 @contextmanager
@@ -134,6 +125,7 @@ def edited(
     if not isinstance(model, nn.Module):
         raise ModelError(f"editing a {type(model).__name__}", "it is not a torch module", "Use interp.run")
     tokens = trial_tokens(model) if tokens is None else tokens
+    check_tokens(model, tokens)
     _check_edits(model, interventions, tokens)
     plan = _Plan(model, tokens)
     for intervention in interventions:
@@ -158,7 +150,9 @@ def edited(
 
 
 def _tokens_of(model: Any, inputs: tuple, named: dict) -> Tensor:
-    given = next(iter([*inputs, *named.values()]), None)
+    given = inputs[0] if inputs else named.get("input")
+    if given is None:  # under a name of the model's own
+        given = next((value for value in named.values() if isinstance(value, Tensor)), None)
     return given if isinstance(given, Tensor) else model.to_tokens(given)
 
 

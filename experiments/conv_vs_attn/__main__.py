@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     study, started = command.config, time.perf_counter()
     passage = read_passage(study.passage)
     data = load_data(study.text.data)
+    check_fits(passage, data, study)
     print(f"{QUESTION}\npreset {command.preset}, seeds {list(study.seeds)}; trained models are kept in {command.runs}")
     repeated, text = train(command, data)
     print("measuring ...")
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "training on repeated tokens": flat(timelines(repeated)),
         "training on text": flat(timelines(text)),
         "kernel, repeated tokens": page.without_matrices(measure.kernels(repeated[CONV, study.seeds[0]].model)),
+        "kernel, text": page.without_matrices(measure.kernels(text[CONV, study.seeds[0]].model)),
     }
     example = repeated[CONV, study.seeds[0]]
     report = Page(
@@ -66,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         results=results,
         command=command.command,
         provenance=replace(
-            provenance_of(example.model, data.test, seconds), data=f"{data.description}, {data.fingerprint}", seed=study.seeds[0]
+            provenance_of(example.model, data.test, seconds),
+            data=f"{data.description}, {data.fingerprint}",
+            tokens="",
+            seed=study.seeds[0],
         ),
         facts=facts(command, seconds),
     )
@@ -84,6 +89,18 @@ def read_passage(path: str | None) -> str:
         return check_passage(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"passage {path!r}", f"it cannot be read ({error})", "Give a UTF-8 text file") from None
+
+
+def check_fits(passage: str, data: TokenData, study: StudyConfig) -> None:
+    """Raise `DataError`, before anything is trained, for a passage that the models cannot read, or too little held-out text."""
+    for split in ("validation", "test"):
+        measure.repeated_passages(data, study.text.test_period, split=split)
+    length = encode_text(data.tokenizer, passage).shape[1]
+    longest = min(run.model.n_ctx for run in text_runs(study).values())
+    if length > longest:
+        raise DataError(
+            f"passage {study.passage!r}", f"it has {length} tokens, and the models read up to {longest}", "Give a shorter one"
+        )
 
 
 def train(command: StudyCommand[StudyConfig], data: TokenData) -> tuple[measure.Runs, measure.Runs]:
@@ -125,7 +142,7 @@ def stage_sections(
             "Mean over seeds (lowest–highest). Losses and gain in nats per token.",
         ),
         page.training_section("Repeated random tokens: training", "", timelines(repeated), float(first["induction"].baseline)),  # type: ignore[arg-type]
-        page.kernel_section("The kernel", measure.kernels(repeated[CONV, study.seeds[0]].model)),
+        page.kernel_section("Repeated random tokens: the kernel", measure.kernels(repeated[CONV, study.seeds[0]].model)),
         page.scores_section(
             "Text: scores",
             f"{words.data.corpus}; read on held-out passages of {words.test_period} tokens, said twice. “Repeating text” means that "
@@ -134,13 +151,14 @@ def stage_sections(
             "Mean over seeds (lowest–highest). Losses and gain in nats per token.",
         ),
         page.training_section("Text: training", "", timelines(text), float(second["induction"].baseline)),  # type: ignore[arg-type]
+        page.kernel_section("Text: the kernel", measure.kernels(text[CONV, study.seeds[0]].model)),
     ]
 
 
 def map_sections(study: StudyConfig, repeated: measure.Runs, text: measure.Runs, passage: str) -> list[Section]:
     """What the trained models look at: a random repeat, and a passage whose first and last sentence are the same."""
     seed = study.seeds[0]
-    repeat = measure.random_repeat(repeated[CONV, seed].model, study.repeated.data.period // 2)
+    repeat = measure.random_repeat(repeated[CONV, seed].model, study.repeated.data.min_period or study.repeated.data.period)
     first = measure.attention_on([(name, repeated[name, seed].model) for name in TOYS], repeat)
     tokenizer = text[CONV, seed].model.tokenizer
     words = encode_text(tokenizer, passage)
@@ -185,7 +203,7 @@ def facts(command: StudyCommand[StudyConfig], seconds: float) -> dict[str, str]:
     return {
         "preset": command.preset,
         "seeds": ", ".join(map(str, study.seeds)),
-        "models": f"{models}, opened or trained in {seconds:.0f} s",
+        "models": f"{models}, in {seconds:.0f} s",
         "corpus": study.text.data.corpus,
     }
 

@@ -53,7 +53,8 @@ def spread(result: Result, variant: str) -> str:
     """`0.97 (0.96–0.98)` for one variant of a table: mean over seeds, lowest, highest."""
     values = _values(result, variant)
     low, high = float(values.min()), float(values.max())
-    return f"{float(values.mean()):.2f}\u00a0({low:.2f}\u2060–\u2060{high:.2f})"  # not to be broken over lines
+    mean, low, high = (f"{value + 0.0 if abs(value) >= 0.005 else 0.0:.2f}" for value in (float(values.mean()), low, high))
+    return f"{mean}\u00a0({low}\u2060–\u2060{high})"  # not to be broken over lines
 
 
 def _keys_smear(found: dict[str, Result]) -> Verdict:
@@ -63,9 +64,10 @@ def _keys_smear(found: dict[str, Result]) -> Verdict:
     return Verdict(
         question="Do the convolution's keys smear, and with what weight?",
         answer=f"{share:.0%} of a key comes from the previous token and {1 - share:.0%} from the current one: "
-        f"previous : current = {share / max(1e-9, 1 - share):.1f} : 1.",
+        f"previous : current = {share:.2f} : {1 - share:.2f}.",
         outcome=_outcome(_all_above(smear, CONV, SMEAR) and clean),
-        evidence=f"ConvAttn {spread(smear, CONV)}; SmearedKeyAttn {spread(smear, SMEARED)}.",
+        evidence=f"Predicted: ConvAttn above {SMEAR}, and nothing two back or in AttnAttn. ConvAttn {spread(smear, CONV)}; "
+        f"SmearedKeyAttn {spread(smear, SMEARED)}.",
         control=f"The token two back moves ConvAttn's key by {_mean(back, CONV):.2f}; AttnAttn's first layer {spread(smear, ATTN)}; "
         f"previous tap masked {spread(smear, MASKED)}.",
     )
@@ -79,7 +81,9 @@ def _who_learns(found: dict[str, Result]) -> Verdict:
         answer=f"ConvAttn: {_mean(score, CONV):.2f} of its attention, worth {_mean(gain, CONV):.2f} nats per token. "
         f"AttnAttn: {_mean(score, ATTN):.2f}, worth {_mean(gain, ATTN):.2f} nats.",
         outcome=_outcome(learned),
-        evidence=f"Induction: ConvAttn {spread(score, CONV)}; AttnAttn {spread(score, ATTN)}; SmearedKeyAttn {spread(score, SMEARED)}.",
+        evidence=f"Predicted: ConvAttn above {STRONG}, AttnAttn below {2 * _baseline(score):.2f}. Induction: ConvAttn {spread(score, CONV)}; "
+        f"AttnAttn {spread(score, ATTN)}; SmearedKeyAttn {spread(score, SMEARED)}. Gain: {spread(gain, CONV)}; {spread(gain, ATTN)}; "
+        f"{spread(gain, SMEARED)}.",
         control=f"A head that attends uniformly scores {_baseline(score):.2f}.",
     )
 
@@ -88,10 +92,11 @@ def _masked(found: dict[str, Result]) -> Verdict:
     score, gain = found["induction"], found["gain"]
     return Verdict(
         question="Is it really the convolution? Mask the previous tap.",
-        answer=f"Induction falls from {_mean(score, CONV):.2f} to {_mean(score, MASKED):.2f}, "
-        f"the gain from {_mean(gain, CONV):.2f} to {_mean(gain, MASKED):.2f} nats.",
+        answer=f"Induction is {_mean(score, CONV):.2f} with it and {_mean(score, MASKED):.2f} without, "
+        f"the gain {_mean(gain, CONV):.2f} and {_mean(gain, MASKED):.2f} nats.",
         outcome=_outcome(_all_above(score, CONV, STRONG) and _all_below(score, MASKED, 2 * _baseline(score))),
-        evidence=f"Previous tap masked: {spread(score, MASKED)}; threshold {2 * _baseline(score):.2f}.",
+        evidence=f"Predicted: below {2 * _baseline(score):.2f}, twice a uniform head's. Previous tap masked: {spread(score, MASKED)}; "
+        f"gain {spread(gain, MASKED)}.",
         control=f"The same model with the tap: {spread(score, CONV)}.",
     )
 
@@ -100,9 +105,9 @@ def _supplied(found: dict[str, Result]) -> Verdict:
     score = found["induction"]
     return Verdict(
         question="Does AttnAttn do it once it has positions and a residual stream?",
-        answer=f"Induction rises from {_mean(score, ATTN):.2f} to {_mean(score, SUPPLIED):.2f}.",
+        answer=f"Induction is {_mean(score, ATTN):.2f} without them and {_mean(score, SUPPLIED):.2f} with them.",
         outcome=_outcome(_all_above(score, SUPPLIED, STRONG) and _all_below(score, ATTN, 2 * _baseline(score))),
-        evidence=f"With both: {spread(score, SUPPLIED)}.",
+        evidence=f"Predicted: above {STRONG}. With both: {spread(score, SUPPLIED)}; a uniform head {_baseline(score):.2f}.",
         control=f"AttnAttn without: {spread(score, ATTN)}. Scores are read on repeats shorter than any trained on.",
     )
 
@@ -113,7 +118,7 @@ def _frozen(found: dict[str, Result]) -> Verdict:
         question="Must the kernel be trained?",
         answer=f"With a random kernel that is never trained, induction is {_mean(score, FROZEN):.2f}; trained, {_mean(score, CONV):.2f}.",
         outcome=_outcome(_all_above(score, FROZEN, STRONG) and _all_below(score, MASKED, 2 * _baseline(score))),
-        evidence=f"Frozen: {spread(score, FROZEN)}; its keys owe {spread(smear, FROZEN)} to the previous token.",
+        evidence=f"Predicted: above {STRONG} without training. Frozen: {spread(score, FROZEN)}; its keys owe {spread(smear, FROZEN)} to the previous token.",
         control=f"Frozen is how the published model runs: its kernel gets no gradient. Previous tap masked: {spread(score, MASKED)}.",
     )
 
@@ -128,7 +133,7 @@ def _one_period(found: dict[str, Result]) -> Verdict:
         if trap
         else f"Trained on one length it scores {_mean(here, ONE_PERIOD):.2f} there and {_mean(elsewhere, ONE_PERIOD):.2f} at another length.",
         outcome=_outcome(trap),
-        evidence=f"At the trained length {spread(here, ONE_PERIOD)}, at a shorter one {spread(elsewhere, ONE_PERIOD)}.",
+        evidence=f"Predicted: above {STRONG} there, below {2 * _baseline(elsewhere):.2f} elsewhere. At the trained length {spread(here, ONE_PERIOD)}, at a shorter one {spread(elsewhere, ONE_PERIOD)}.",
         control=f"Trained on many lengths: {spread(here, SUPPLIED)} and {spread(elsewhere, SUPPLIED)}.",
     )
 
@@ -136,16 +141,18 @@ def _one_period(found: dict[str, Result]) -> Verdict:
 def _text(found: dict[str, Result]) -> Verdict:
     score, gain = found["induction"], found["gain"]
     limit = 2 * _baseline(score)
+    none = _all_below(score, CONV, limit) and _all_below(score, CONV + REPEATS, limit)
+    learnable = _all_above(score, SMEARED + REPEATS, limit) or _all_above(score, CONV_RESIDUAL + REPEATS, limit)
     return Verdict(
         question="Does ConvAttn learn induction from text?",
-        answer=f"{'No' if _all_below(score, CONV, limit) else 'In part'}: {_mean(score, CONV):.2f} of its attention on repeated passages, "
+        answer=f"{'No: ' if none and learnable else ''}{_mean(score, CONV):.2f} of its attention on repeated passages, "
         f"a gain of {_mean(gain, CONV):.2f} nats; when the training text repeats, {_mean(score, CONV + REPEATS):.2f} and "
         f"{_mean(gain, CONV + REPEATS):.2f} nats.",
-        outcome=_outcome(_all_below(score, CONV, limit) and _all_below(score, CONV + REPEATS, limit)),
-        evidence=f"ConvAttn {spread(score, CONV)}; on repeating text {spread(score, CONV + REPEATS)}; AttnAttn {spread(score, ATTN)}.",
+        outcome=_outcome(none) if learnable else "not tested",
+        evidence=f"Predicted: no, below {limit:.2f} on both. ConvAttn {spread(score, CONV)}; on repeating text {spread(score, CONV + REPEATS)}; AttnAttn {spread(score, ATTN)}.",
         control=f"A uniform head scores {_baseline(score):.2f}; SmearedKeyAttn on repeating text {spread(score, SMEARED + REPEATS)}. "
         f"Where ConvAttn looks instead: {_mean(found['itself'], CONV):.0%} at the position itself and, where there is one, "
-        f"{_mean(found['earlier copy'], CONV):.0%} at the earlier copy of it, whose kernel output equals its own.",
+        f"{_mean(found['earlier copy'], CONV):.0%} at earlier copies of its token (to the kernel, two with equal tokens before them are the same).",
     )
 
 
@@ -155,10 +162,11 @@ def _text_change(found: dict[str, Result]) -> Verdict:
     brought = _all_above(score, both, 2 * _baseline(score)) and _all_below(score, CONV_RESIDUAL, 2 * _baseline(score))
     return Verdict(
         question="Which change brings it?",
-        answer=f"On repeating text, a residual stream: from {_mean(score, CONV + REPEATS):.2f} to {_mean(score, both):.2f}, "
+        answer=f"{'A residual stream, on text that repeats' if brought else 'Not the one predicted, a residual stream on text that repeats'}: "
+        f"from {_mean(score, CONV + REPEATS):.2f} to {_mean(score, both):.2f}, "
         f"a gain of {_mean(gain, both):.2f} nats. On text as it is, the residual stream alone gives {_mean(score, CONV_RESIDUAL):.2f}.",
         outcome=_outcome(brought),
-        evidence=f"Residual + repeats {spread(score, both)}; residual alone {spread(score, CONV_RESIDUAL)}; "
+        evidence=f"Predicted: with both above {2 * _baseline(score):.2f}, with the residual alone below. Residual + repeats {spread(score, both)}; residual alone {spread(score, CONV_RESIDUAL)}; "
         f"repeats alone {spread(score, CONV + REPEATS)}.",
         control=f"SmearedKeyAttn, whose values are left alone: {spread(score, SMEARED)} on text, "
         f"{spread(score, SMEARED + REPEATS)} when it repeats.",

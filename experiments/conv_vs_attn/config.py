@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from pydantic import model_validator
+
 from interp.config import setting, settings
 from interp.data import RepeatedConfig, TextConfig
 from interp.models import AttnAttnConfig, ConvAttnConfig, SmearedKeyAttnConfig, ToyConfig
@@ -27,6 +29,13 @@ class RepeatedStage:
     train: TrainConfig = setting(TrainConfig(), "how they are trained")
     test_period: int = setting(10, "length of the repeats that scores are read on; shorter than any trained on")
 
+    @model_validator(mode="after")
+    def _shorter_than_trained(self) -> "RepeatedStage":
+        shortest = self.data.min_period or self.data.period
+        if not 2 <= self.test_period < shortest:
+            raise ValueError(f"test_period must be at least 2 and below the shortest repeat trained on, {shortest}")
+        return self
+
 
 @settings
 class TextStage:
@@ -38,7 +47,15 @@ class TextStage:
     repeat_share: float = setting(
         1.0, "share of the training sequences that repeat a passage, in the variants where text repeats"
     )
-    test_period: int = setting(24, "length of the passages of validation text that are repeated to read scores")
+    test_period: int = setting(24, "length of the passages of held-out text that are repeated to read scores")
+
+    @model_validator(mode="after")
+    def _passages_fit(self) -> "TextStage":
+        if not 2 <= self.test_period < self.data.length:
+            raise ValueError(f"test_period must be at least 2 and below data.length, {self.data.length}, BOS included")
+        if self.data.repeat_share:
+            raise ValueError("data.repeat_share must be 0: the variants of which text does not repeat use it; set repeat_share")
+        return self
 
 
 @settings
@@ -51,6 +68,12 @@ class StudyConfig:
     passage: str | None = setting(
         None, "a text file whose first and last sentence are the same, for the attention maps; null: our own"
     )
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> "StudyConfig":
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be one or more different numbers, not {list(self.seeds)}")
+        return self
 
 
 QUICK = StudyConfig(
@@ -92,7 +115,8 @@ def repeated_runs(study: StudyConfig) -> dict[tuple[str, int], RunConfig]:
         FROZEN: ConvAttnConfig(train_kernel=False),
         SUPPLIED: AttnAttnConfig(positions=True, residual=True),
     }
-    runs = {name: RunConfig(model=replace(model, d_model=stage.d_model), data=stage.data) for name, model in variants.items()}
+    length = 1 + 2 * stage.data.period
+    runs = {name: RunConfig(model=_sized(model, stage.d_model, length), data=stage.data) for name, model in variants.items()}
     runs[ONE_PERIOD] = replace(runs[SUPPLIED], data=replace(stage.data, min_period=None))
     return _seeded(runs, stage.train, study.seeds)
 
@@ -101,10 +125,15 @@ def text_runs(study: StudyConfig) -> dict[tuple[str, int], RunConfig]:
     """The runs of the second stage, by variant and seed."""
     stage = study.text
     models: dict[str, ToyConfig] = {**TOYS, CONV_RESIDUAL: ConvAttnConfig(residual=True)}
-    plain = {name: RunConfig(model=replace(model, d_model=stage.d_model), data=stage.data) for name, model in models.items()}
+    length = max(stage.data.length, 1 + 2 * stage.test_period)
+    plain = {name: RunConfig(model=_sized(model, stage.d_model, length), data=stage.data) for name, model in models.items()}
     repeating = replace(stage.data, repeat_share=stage.repeat_share)
     runs = plain | {name + REPEATS: replace(plain[name], data=repeating) for name in (CONV, SMEARED, CONV_RESIDUAL)}
     return _seeded(runs, stage.train, study.seeds)
+
+
+def _sized(model: ToyConfig, d_model: int, length: int) -> ToyConfig:
+    return replace(model, d_model=d_model, n_ctx=max(model.n_ctx, length))
 
 
 def _seeded(runs: dict[str, RunConfig], train: TrainConfig, seeds: tuple[int, ...]) -> dict[tuple[str, int], RunConfig]:

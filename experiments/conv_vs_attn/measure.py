@@ -10,6 +10,7 @@ from torch import Tensor
 
 import interp
 from interp.data import TokenData
+from interp.errors import DataError
 from interp.models import Toy
 from interp.probes import RepeatLoss, TokenLoss, filter_norms, kernel_maps
 from interp.result import Result
@@ -38,8 +39,15 @@ def gain_on_passages(model: Toy, passages: Tensor, period: int) -> float:
 
 
 def repeated_passages(data: TokenData, period: int, split: str = "test") -> Tensor:
-    """BOS + s + s for the beginning s of up to 128 sequences of held-out text."""
+    """BOS + s + s for the beginning s of up to 128 sequences of held-out text.
+
+    Raises `DataError` for a single sequence: the head is chosen on one half of them and scored on the other.
+    """
     rows = getattr(data, split)[:128]
+    if len(rows) < 2:
+        raise DataError(
+            f"passages of {split} text", "it fills a single sequence", "Give a longer text, or a smaller text.data.length"
+        )
     passage = rows[:, 1 : period + 1]
     return torch.cat([rows[:, :1], passage, passage], dim=1)
 
@@ -147,7 +155,7 @@ def text_results(runs: Runs, data: TokenData, period: int) -> dict[str, Result]:
             runs,
             "earlier copy",
             "share of attention",
-            "attention to the earlier copy of the current token itself, most of any head",
+            "attention to earlier copies of the current token itself, most of any head",
             partial(attention_to, score="duplicate_token"),
         ),
         table_of(runs, "gain", "nats", "loss on the first copy − loss on the second", gain),

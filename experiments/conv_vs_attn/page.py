@@ -30,7 +30,10 @@ LOSSES = {"train_loss": "training loss", "validation_loss": "validation loss"}
 
 def answers_section(cards: Sequence[Verdict]) -> Section:
     """The verdicts."""
-    lead = "Each card is a prediction made before the run, in the order of the question; a failed one is shown as refuted."
+    lead = (
+        "Each card answers one question. “Supported” and “refuted” speak of the prediction in its evidence, fixed before the reference "
+        "runs, and ask it of every seed."
+    )
     return Section("Answers", list(cards), lead=lead)
 
 
@@ -104,8 +107,8 @@ def kernel_section(title: str, found: Mapping[str, Result]) -> Section:
                 "Weights of the convolution by tap. The effective kernel is the one used: the next position is masked in it.",
             ),
             Prose(
-                "The raw weights of the masked tap are not evidence of anything: they get no gradient, so they are the initial ones "
-                f"shrunk by weight decay (largest {float(raw_next[0]):.3f})."
+                "The raw weights of the masked tap are not evidence of anything: they get no gradient, so they are the initial ones, "
+                f"shrunk by weight decay where there is any (largest {float(raw_next[0]):.3f})."
             ),
             Figure(
                 kernel_maps(found["kernel maps"]),
@@ -118,7 +121,7 @@ def kernel_section(title: str, found: Mapping[str, Result]) -> Section:
                 "How strongly each filter reads each tap: the norm of its weights over input channels.",
             ),
         ],
-        lead="What the trained convolution of ConvAttn (first seed) looks like.",
+        lead="What the trained convolution of ConvAttn looks like (first seed).",
     )
 
 

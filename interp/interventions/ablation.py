@@ -11,6 +11,7 @@ from interp.errors import InterpError, SiteError
 from interp.interventions import components as parts
 from interp.interventions.components import Component
 from interp.interventions.modes import Manner, for_any_batch
+from interp.models.calling import check_tokens
 from interp.running import Intervention, edited
 from interp.sites import HookedModel, Site, check_model
 
@@ -48,6 +49,8 @@ def ablated(
     passing). Cost: a trial pass over a few tokens the first time, one pass over the reference, and a copy of what is edited.
     """
     check_model(model)
+    if reference is not None:
+        check_tokens(model, reference)
     chosen = _components(model, heads=heads, layers=layers, mlps=mlps, conv=conv, taps=taps)
     manner = Manner(mode, reference, seed, batch_size)
     manner.check(chosen)
@@ -100,7 +103,10 @@ def _components(
 ) -> list[Component]:
     if conv and taps:
         raise InterpError("ablating the convolution and its taps", "the taps are parts of it", "Give conv=True or taps=[…]")
-    chosen: list[Component] = [parts.head(model, *head) for head in dict.fromkeys(heads)]
+    for name, given in {"layers": layers, "mlps": mlps, "taps": taps}.items():
+        if isinstance(given, int):
+            raise InterpError(f"ablated({name}={given})", "several can be ablated together", f"Give a list: {name}=[{given}]")
+    chosen: list[Component] = [*parts.heads(model, heads)]
     chosen += [parts.part(model, "attn_out", layer) for layer in dict.fromkeys(layers)]
     chosen += [parts.part(model, "mlp_out", layer) for layer in dict.fromkeys(mlps)]
     chosen += [parts.part(model, "conv")] if conv else []

@@ -7,6 +7,7 @@ something is chosen (zero, a mean, another example) is the business of `modes`.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 
 import torch
 from einops import rearrange
@@ -149,15 +150,24 @@ class TapRewrite(Intervention):
         return new
 
 
-def head(model: HookedModel, layer: int, index: int) -> Part:
+def head(model: HookedModel, layer: int, number: int) -> Part:
     """A head, at its `z`. Raises `SiteError` listing the layers or heads that exist when this one does not."""
-    site = Site("z", layer, head=index)
+    site = Site("z", layer, head=number)
     check_site(model, site)
     n_heads = n_heads_of(model)
-    if index < 0 or (n_heads is not None and index >= n_heads):
+    if number < 0 or (n_heads is not None and number >= n_heads):
         have = f"layers have heads 0 to {n_heads - 1}" if n_heads else "heads are counted from 0"
-        raise SiteError(f"head {index} of layer {layer}", f"in this model {have}", "Choose one of those")
+        raise SiteError(f"head {number} of layer {layer}", f"in this model {have}", "Choose one of those")
     return Part(site)
+
+
+def heads(model: HookedModel, chosen: Sequence[tuple[int, int]]) -> list[Part]:
+    """Heads given as pairs (layer, head), each once. Raises `SiteError` for anything else, and as `head` does."""
+    try:
+        pairs = [(index(layer), index(number)) for layer, number in chosen]
+    except (TypeError, ValueError):
+        raise SiteError(f"heads {chosen!r}", "a head is a pair (layer, head)", "Give a list of pairs, e.g. [(1, 3)]") from None
+    return [head(model, *pair) for pair in dict.fromkeys(pairs)]
 
 
 def n_heads_of(model: HookedModel) -> int | None:

@@ -28,7 +28,7 @@ from interp.interventions.edits import Filler, Freeze, given, part_index
 from interp.interventions.patterns import FORMS, SetPattern
 from interp.metrics.values import row_chunks
 from interp.result import Result
-from interp.running import Intervention, Probe, Readings, run
+from interp.running import Intervention, Probe, Readings, measure
 from interp.sites import HookedModel, Site, layers_with
 
 Tokens = Int[Tensor, "batch pos"]
@@ -104,7 +104,15 @@ def for_batches(
     activations (those of the components, or the patterns) are held until the next.
     """
     mode, reference, seed, batch_size = manner.mode, manner.reference, manner.seed, manner.batch_size
+    if mode in ("position_mean", "resample") and reference is not None and reference.shape[1] != tokens.shape[1]:
+        raise DataError(
+            f"ablation mode {mode!r}",
+            f"the reference has {reference.shape[1]} positions, the tokens {tokens.shape[1]}",
+            "Give a reference of the same length",
+        )
     if mode in MEANS:
+        if reference is None:
+            _check_mean(mode, len(tokens) if mode == "position_mean" else tokens.numel())
         means = mean_outputs(model, components, tokens if reference is None else reference, mode, batch_size)
         return lambda rows: lambda chosen: [c.rewritten(given(means[c], str(c))) for c in chosen]
     if mode == "frozen":
@@ -137,6 +145,8 @@ def _frozen(patterns: Mapping[Site, Tensor], tokens: Tensor | None = None) -> li
 
 
 def _later_patterns(model: HookedModel, components: Sequence[Component]) -> list[Site]:
+    if not components:
+        return []
     first = min(component.next_layer for component in components)
     return [Site("pattern", layer) for layer in layers_with(model, "pattern") if layer >= first]
 
@@ -152,12 +162,24 @@ def _sites(components: Sequence[Component]) -> list[Site]:
 
 def batch_mean(output: Tensor) -> Tensor:
     """The mean over examples, at each position."""
+    _check_mean("position_mean", len(output))
     return output.mean(0, keepdim=True).expand_as(output)
 
 
 def batch_and_position_mean(output: Tensor) -> Tensor:
     """The mean over examples and positions."""
+    _check_mean("mean", len(output) * output.shape[1])
     return output.mean((0, 1), keepdim=True).expand_as(output)
+
+
+def _check_mean(mode: str, n_entries: int) -> None:
+    """The mean of one entry is that entry: putting it in its place would look like an ablation without effect."""
+    if n_entries < 2:
+        raise DataError(
+            f"ablation mode {mode!r}",
+            "there is one entry to average, so nothing would be ablated (generating with a cache, each step has one position)",
+            "Give reference=, more examples, or another mode",
+        )
 
 
 def derangement(n: int, seed: int) -> Int[Tensor, " example"]:
@@ -219,7 +241,7 @@ def capture(model: HookedModel, tokens: Tokens, sites: Sequence[Site], batch_siz
     """
     if not sites:
         return {}
-    results = run(model, tokens, [Capture(site) for site in sites], batch_size=batch_size)
+    results = measure(model, tokens, [Capture(site) for site in sites], batch_size=batch_size)
     return {site: results[Capture(site).name].values for site in sites}
 
 

@@ -8,10 +8,11 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from typing import cast
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from interp.errors import ConfigError, DataError, nearest
@@ -19,11 +20,11 @@ from interp.interventions import components as parts
 from interp.interventions.components import Component, Part, n_heads_of
 from interp.interventions.modes import Manner, capture, for_batches
 from interp.metrics.base import MetricLike, as_metric
-from interp.metrics.values import metric_values, row_chunks
+from interp.metrics.values import measured_values, row_chunks
+from interp.models.calling import check_tokens
 from interp.probes.weights import TAP_NAMES
-from interp.provenance import tensor_hash
+from interp.provenance import provenance_of
 from interp.result import Result, mean_over_examples
-from interp.running import check_tokens
 from interp.sites import HookedModel, Site, check_model, sites_of
 
 Tokens = Int[Tensor, "batch pos"]
@@ -121,7 +122,8 @@ def ablation_effects(
     """
     started = time.perf_counter()
     check_model(model)
-    check_tokens(model, tokens)
+    for ids in (tokens,) if reference is None else (tokens, reference):
+        check_tokens(model, ids)
     metric = as_metric(metric)
     metric.check_examples(len(tokens))
     grid = _grid(model, components, tokens)
@@ -135,18 +137,15 @@ def ablation_effects(
     with tqdm(total=len(chunks) * len(grid.cells), desc="ablating", unit="run", disable=not progress) as bar:
         for rows in chunks:
             here, chunk = metric.select(rows), tokens[rows]
-            untouched = metric_values(model, chunk, here)
-            intact[rows] = untouched.values.to(intact)
+            intact[rows] = measured_values(model, chunk, here).to(intact)
             ablating = batches(rows)
             for index, cell in enumerate(grid.cells):
-                values = metric_values(model, chunk, here, ablating(cell)).values if cell else intact[rows]
+                values = measured_values(model, chunk, here, ablating(cell)) if cell else intact[rows]
                 effects[rows, index] = values.to(effects) - intact[rows]
                 bar.update()
     result = _placed(grid, effects, f"{metric.name}, {mode} ablation", metric.unit, _told(intact))
-    seconds = round(time.perf_counter() - started, 3)
-    return result.with_provenance(
-        dataclasses.replace(untouched.provenance, tokens=tensor_hash(tokens), seconds=seconds, seed=seed)
-    )
+    provenance = provenance_of(cast(nn.Module, model), tokens, time.perf_counter() - started)
+    return result.with_provenance(dataclasses.replace(provenance, seed=seed))
 
 
 def cumulative_ablation(
@@ -286,7 +285,7 @@ def _sets_grid(model: HookedModel, sets: HeadSets) -> _Grid:
     if not sets:
         raise DataError("ablating sets of heads", "there are none", "Give at least one set of (layer, head)")
     listed: list[Sequence[Head]] = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
-    cells: list[list[Component]] = [[parts.head(model, layer, head) for layer, head in dict.fromkeys(heads)] for heads in listed]
+    cells: list[list[Component]] = [[*parts.heads(model, heads)] for heads in listed]
     labels = {"set": tuple(sets)} if isinstance(sets, Mapping) else {}
     return _Grid(cells, ("set",), labels, (len(cells),), list(range(len(cells))))
 

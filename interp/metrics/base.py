@@ -18,7 +18,7 @@ Read = Float[Tensor, "batch read id"]
 Tokens = Int[Tensor, "batch pos"]
 PerExample = Float[Tensor, " batch"]
 Rows = Int[Tensor, " row"]
-Position = int | Int[Tensor, " batch"]
+Position = int | Int[Tensor, " batch"]  # negative ones count from the end
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +137,9 @@ def as_metric(metric: MetricLike) -> Metric:
     if (getattr(metric, "__module__", None) or "").startswith("interp.metrics"):
         name = getattr(metric, "__name__", "")
         raise InterpError(f"metric {name}", "this makes a metric and is not one itself", f"Write {name}(…)")
+    if not callable(metric):
+        told = f"a {type(metric).__name__} is neither a Metric nor a function"
+        raise InterpError(f"metric {metric!r}", told, "Give one of interp.metrics, or a function (logits, tokens) -> [batch]")
     return Opaque(metric)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -81,7 +81,7 @@ class LogitDiff(Metric):
     @property
     def reads(self) -> Reads:
         answers, wrong = _same_rank(self.answers, self.wrong)
-        return Reads(_positions(self.position), torch.cat([answers, wrong], dim=-1))
+        return Reads(positions(self.position), torch.cat([answers, wrong], dim=-1))
 
     def score(self, read: Read, tokens: Tokens) -> PerExample:
         count = self.answers.shape[-1]
@@ -102,7 +102,7 @@ class Prob(Metric):
 
     @property
     def reads(self) -> Reads:
-        return Reads(_positions(self.position))
+        return Reads(positions(self.position))
 
     def score(self, read: Read, tokens: Tokens) -> PerExample:
         return gather(read.softmax(-1), self.answers, 2, "token id")[:, 0].sum(-1)
@@ -122,7 +122,7 @@ class KL(Metric):
 
     @property
     def reads(self) -> Reads:
-        return Reads(_positions(self.position))
+        return Reads(positions(self.position))
 
     def score(self, read: Read, tokens: Tokens) -> PerExample:
         if read.shape != self.reference.shape:
@@ -198,12 +198,12 @@ def logit_diff(answers: Ids, wrong: Ids, position: Position = -1) -> Metric:
     Token ids: one for every example, one per example, or several per example ([batch answer]: their mean logit). `position` is
     one for all or one per example. Reads that position and the ids named, nothing else.
     """
-    return LogitDiff(_ids("answers", answers), _ids("wrong", wrong), position)
+    return LogitDiff(_ids("answers", answers), _ids("wrong", wrong), position_of(position))
 
 
 def prob(answers: Ids, position: Position = -1) -> Metric:
     """Probability at `position` of the answer, or of any of several (their sum). Arguments as in `logit_diff`."""
-    return Prob(_ids("answers", answers), position)
+    return Prob(_ids("answers", answers), position_of(position))
 
 
 def kl(reference: Logits, position: Position | None = None) -> Metric:
@@ -211,27 +211,33 @@ def kl(reference: Logits, position: Position | None = None) -> Metric:
 
     `reference` are the logits of another run on the same examples (`kl_from_run` makes them); only what is read is kept.
     """
-    return KL(at_least_float32(Reads(_positions(position)).pick(reference)).log_softmax(-1), position)
+    position = None if position is None else position_of(position)
+    return KL(at_least_float32(Reads(positions(position)).pick(reference)).log_softmax(-1), position)
 
 
 def normalized(metric: MetricLike, clean: PerExample, corrupted: PerExample) -> Normalized:
     """(metric − corrupted) / (clean − corrupted) of each example: 0 as corrupted, 1 as clean.
 
-    `clean` and `corrupted` are the metric's values in the two runs, one per example (`metric_values` gives them). A pair
+    `clean` and `corrupted` are the metric's values in the two runs, one per example (`metric_values(…).values`). A pair
     whose gap is within four rounding steps of its larger value has nothing to recover: it is NaN, never infinite, and
     `.undefined` counts it. Computed in float64. Raises `DataError` when the two differ in length.
     """
+    for name, values in {"clean": clean, "corrupted": corrupted}.items():
+        if not isinstance(values, Tensor) or values.ndim != 1:
+            told = f"{name!r} is a {type(values).__name__}, not a tensor [batch]"
+            raise DataError("normalized", told, "Give one value per example, e.g. metric_values(…).values")
     if len(clean) != len(corrupted):
         raise DataError("normalized", f"there are {len(clean)} clean and {len(corrupted)} corrupted values", "Give pairs")
+    clean, corrupted = (values if values.is_floating_point() else values.double() for values in (clean, corrupted))
     return Normalized(as_metric(metric), clean, corrupted)
 
 
 def _targets(name: str, targets: Sequence[int] | None) -> tuple[int, ...] | None:
     if targets is None:
         return None
-    if not len(targets) or min(targets) < 1:
-        given = list(targets)
-        raise DataError(f"{name}(targets={given})", "a target is predicted from the position before it", "Give positions ≥ 1")
+    if isinstance(targets, int) or not len(targets) or min(targets) < 1:
+        told = "targets are a list of positions, each predicted from the one before it"
+        raise DataError(f"{name}(targets={targets})", told, "Give positions ≥ 1, e.g. [5]")
     return tuple(targets)
 
 
@@ -248,15 +254,32 @@ def _predictions(read: Tensor, tokens: Tensor, targets: tuple[int, ...] | None) 
 
 
 def _ids(name: str, ids: Ids) -> Int[Tensor, "... answer"]:
-    if isinstance(ids, int):
-        return torch.tensor([ids])
-    ids = torch.as_tensor(ids)
-    if ids.numel() == 0 or int(ids.min()) < 0:
-        raise DataError(f"token ids {name}", f"they are {ids.tolist()}", "Give ids of the model's vocabulary, at least one")
-    return ids if ids.ndim == 2 else rearrange(ids, "batch -> batch 1")
+    found = _integers(ids)
+    if found is None or found.ndim > 2 or found.numel() == 0 or int(found.min()) < 0:
+        raise DataError(f"token ids {name}", f"they are {ids!r}", "Give ids of the model's vocabulary, at least one")
+    if found.ndim == 0:
+        return found.reshape(1)
+    return found if found.ndim == 2 else rearrange(found, "batch -> batch 1")
 
 
-def _positions(position: Position | None) -> Int[Tensor, "... read"] | None:
+def _integers(values: Any) -> Tensor | None:
+    try:
+        found = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return None if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool else found.long()
+
+
+def position_of(position: Any) -> Position:
+    """A position for all (any kind of integer), or one per example (a tensor or a list). Raises `DataError` for all else."""
+    found = _integers(position)
+    if found is None or found.ndim > 1:
+        told = "it is neither an integer nor one per example"
+        raise DataError(f"position {position!r}", told, "Give an int or a [batch] tensor")
+    return int(found) if found.ndim == 0 else found
+
+
+def positions(position: Position | None) -> Int[Tensor, "... read"] | None:
     if position is None:
         return None
     return torch.tensor([position]) if isinstance(position, int) else rearrange(position, "batch -> batch 1")

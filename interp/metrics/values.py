@@ -1,20 +1,21 @@
 """Running a model for a metric's values."""
 
-import dataclasses
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.errors import DataError
-from interp.metrics.base import Metric, MetricLike, Position, Reads, as_metric, at_least_float32
-from interp.metrics.standard import KL, _positions
-from interp.provenance import tensor_hash
+from interp.metrics.base import Metric, MetricLike, PerExample, Position, Reads, as_metric, at_least_float32
+from interp.metrics.standard import KL, position_of, positions
+from interp.models.calling import check_tokens
+from interp.provenance import provenance_of
 from interp.result import Result
-from interp.running import Intervention, Probe, Readings, run
+from interp.running import Intervention, Probe, Readings, measure
 from interp.sites import LOGITS, HookedModel, Site
 
 OUTPUT = Site(LOGITS)
@@ -68,16 +69,22 @@ def metric_values(
     The same for every `batch_size` (None: all at once), beyond rounding, when the interventions treat each example alone.
     Raises `DataError` when what the metric holds per example does not fit the tokens.
     """
+    started = time.perf_counter()
     metric = as_metric(metric)
+    check_tokens(model, tokens)
     metric.check_examples(len(tokens))
-    parts = [
-        run(model, tokens[rows], [MetricValues(metric.select(rows))], interventions)[MetricValues.name]
-        for rows in row_chunks(len(tokens), batch_size)
-    ]
-    seconds = round(sum(part.provenance.seconds for part in parts), 3)
-    provenance = dataclasses.replace(parts[0].provenance, tokens=tensor_hash(tokens), seconds=seconds)
-    values = torch.cat([part.values for part in parts])
-    return dataclasses.replace(parts[0], values=values, count=len(values), provenance=provenance)
+    values = torch.cat(
+        [measured_values(model, tokens[rows], metric.select(rows), interventions) for rows in row_chunks(len(tokens), batch_size)]
+    )
+    result = MetricValues(metric).result({OUTPUT: values})
+    return result.with_provenance(provenance_of(cast(nn.Module, model), tokens, time.perf_counter() - started))
+
+
+def measured_values(
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], metric: Metric, interventions: Sequence[Intervention] = ()
+) -> PerExample:
+    """The values alone, in one forward pass: what a sweep calls for each of its cells."""
+    return measure(model, tokens, [MetricValues(metric)], interventions)[MetricValues.name].values
 
 
 def kl_from_run(
@@ -88,9 +95,10 @@ def kl_from_run(
     batch_size: int | None = None,
 ) -> Metric:
     """`kl` from what `model`, untouched, says on `tokens`. Cost: one forward pass; memory: the logits at the positions read."""
-    reads = Reads(_positions(position))
+    position = None if position is None else position_of(position)
+    reads = Reads(positions(position))
     parts = [
-        run(model, tokens[rows], [_LogitsRead(reads.select(rows))])[_LogitsRead.name].values
+        measure(model, tokens[rows], [_LogitsRead(reads.select(rows))])[_LogitsRead.name].values
         for rows in row_chunks(len(tokens), batch_size)
     ]
     return KL(at_least_float32(torch.cat(parts)).log_softmax(-1), position)

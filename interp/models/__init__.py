@@ -2,7 +2,7 @@
 
 from interp.models.audit import AuditResult, SiteReport, audit
 from interp.models.hooked import HookedModule, Input, Output, hooked
-from interp.models.opening import load_model
+from interp.models.opening import bundled_models, load_model
 from interp.models.toys import (
     AttnAttn,
     AttnAttnConfig,
@@ -33,6 +33,7 @@ __all__ = [
     "ToyConfig",
     "audit",
     "build_model",
+    "bundled_models",
     "hooked",
     "load_model",
 ]

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.errors import SiteError
-from interp.models.calling import Hook, trial
+from interp.models.calling import Hook, check_tokens, trial
 from interp.models.writable import firing_problem, holds_pattern, near, refusals, resid_mid_route, trial_tokens
 from interp.sites import KINDS, HookedModel, Site, check_model, layers_with
 
@@ -100,6 +100,7 @@ def audit(model: HookedModel, tokens: Int[Tensor, "batch pos"] | None = None, si
     """
     check_model(model)
     tokens = trial_tokens(model) if tokens is None else tokens
+    check_tokens(model, tokens)
     asked = list(sites) if sites is not None else _all_sites(model)
     found = _survey(model, [site for site in asked if site.hook_name in model.hook_dict], tokens[:1])
     names = {id(model.hook_dict[site.hook_name]): site.hook_name for site, seen in found.items() if not seen.problem}

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from interp.errors import ModelError, SiteError
+from interp.errors import DataError, ModelError, SiteError
 from interp.sites import HookedModel
 
 Hook = Callable[[Tensor], Tensor | None]
@@ -85,6 +85,26 @@ def user_hooks_muted(model: HookedModel) -> Iterator[None]:
 def in_trial() -> bool:
     """Whether the forward pass under way is a trial, with all hooks but its own muted."""
     return _trying.get()
+
+
+def check_tokens(model: HookedModel, tokens: Tensor) -> None:
+    """Raise `DataError` unless `tokens` is a non-empty [batch pos] tensor of ids inside the model's vocabulary and context."""
+    remedy = "Give integer ids, a tensor [batch pos] of int64, at least one"
+    if not isinstance(tokens, Tensor):
+        raise DataError("running a model", f"tokens are given as a {type(tokens).__name__}", remedy)
+    if tokens.ndim != 2 or tokens.numel() == 0 or tokens.dtype not in (torch.int64, torch.int32):
+        raise DataError("running a model", f"tokens have shape {tuple(tokens.shape)} and type {tokens.dtype}", remedy)
+    config = getattr(model, "cfg", None)
+    d_vocab, n_ctx = getattr(config, "d_vocab", None), getattr(config, "n_ctx", None)
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or (isinstance(d_vocab, int) and d_vocab > 0 and high >= d_vocab):
+        raise DataError(
+            "running a model", f"token ids run from {low} to {high}, the vocabulary has {d_vocab}", "Use this model's tokenizer"
+        )
+    if isinstance(n_ctx, int) and 0 < n_ctx < tokens.shape[1]:
+        raise DataError(
+            "running a model", f"sequences of {tokens.shape[1]} tokens exceed its context of {n_ctx}", "Shorten or split them"
+        )
 
 
 def logits_of(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Tensor:

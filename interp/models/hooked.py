@@ -79,7 +79,13 @@ def hooked(
     Raises `ModelError` for a path that does not exist (with near ones). `SiteError` comes from the first call on, for a submodule
     that is not called, an entry that is not a tensor, or one whose axes do not fit the site.
     """
-    known = module.config if isinstance(module, nn.Module) and hasattr(module, "config") else None
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"hooking a {type(module).__name__}", "it is not a torch module", "Give an nn.Module")
+    if not isinstance(sites, Mapping) or not all(isinstance(place, (str, Output)) for place in sites.values()):
+        raise ModelError(
+            f"hooking a {type(module).__name__} at {sites!r}", "places are paths or Output(…)", "Give {site: submodule path, …}"
+        )
+    known = getattr(module, "config", None)
     points = [point for kind, place in sites.items() for point in _points(module, kind, place)]
     if not points:
         raise ModelError(f"hooking a {type(module).__name__}", "no sites were named", "Give {site: submodule path, …}")
@@ -251,7 +257,11 @@ def _points(module: nn.Module, kind: str, place: str | Output) -> list[_Point]:
             raise _no_such_path(place.path, modules)
         return [_Point(_site(kind, 0 if layered else None), place, modules[place.path])]
     if not layered:
-        raise ModelError(f"site {kind!r} at {place.path!r}", f"{kind!r} has no layers, its path has", "Name one submodule")
+        raise ModelError(
+            f"site {kind!r} at {place.path!r}",
+            f"{kind!r} has no layers, its path has",
+            f"{nearest(kind, KINDS)}Name one submodule, or write {{layer}} into a site name of your own",
+        )
     pattern = re.compile(re.escape(place.path).replace(r"\{layer\}", r"(\d+)"))
     layers = sorted(int(match[1]) for path in modules if (match := pattern.fullmatch(path)))
     if not layers:

@@ -1,6 +1,10 @@
 """Opening a model from whatever names it: a folder, a name on the Hugging Face Hub, or the model itself."""
 
 import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +17,22 @@ from interp.sites import HookedModel
 HUB_TIMEOUT = 5.0  # seconds for the one question that is asked before anything is downloaded
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 WEIGHT_FILES = ("*.safetensors", "*.bin")
+BUNDLED = Path(__file__).parent / "bundled"
 SPECS = (
-    "a run folder, a local Hugging Face folder (written by save_pretrained), a name on the Hub such as 'gpt2', or a live model"
+    "a bundled name (interp.bundled_models() lists them), a run folder, "
+    "a local Hugging Face folder (written by save_pretrained), a name on the Hub such as 'gpt2', or a live model"
 )
+
+
+def bundled_models() -> tuple[str, ...]:
+    """The names of the small trained models that come with `interp`; `load_model` opens each without a network."""
+    return tuple(sorted(folder.name for folder in BUNDLED.iterdir() if is_saved(folder)))
 
 
 def load_model(spec: Any) -> HookedModel:
     """The model that `spec` names, ready for `interp`, in eval mode.
 
+    - a bundled name (see `bundled_models`): a small model trained by this project (write "./name" for a folder of that name);
     - a run folder that training wrote: the toy in it;
     - a local Hugging Face folder: through TransformerLens' bridge, with eager attention, and its tokenizer when it has one;
     - a name on the Hub (`"gpt2"`, `"EleutherAI/pythia-70m"`): the same, from the local cache when it is there (then without
@@ -36,6 +48,8 @@ def load_model(spec: Any) -> HookedModel:
         raise _not_hooked(spec)
     if not isinstance(spec, (str, Path)):
         raise ModelError(f"loading {spec!r}", f"a {type(spec).__name__} does not name a model", f"Give {SPECS}")
+    if isinstance(spec, str) and spec in bundled_models():
+        return open_saved(BUNDLED / spec)
     if Path(spec).exists():
         return _open_folder(Path(spec))
     if isinstance(spec, Path):
@@ -146,19 +160,51 @@ def _boot(source: str, folder: Path | None, described: str, name: str | None = N
 
     bare = folder is not None and not any((folder / file).exists() for file in TOKENIZER_FILES)
     try:
-        bridge: Any = TransformerBridge.boot_transformers(source, tokenizer=_placeholder_tokenizer(source) if bare else None)
+        with _weights_missing() as missing:
+            bridge: Any = TransformerBridge.boot_transformers(source, tokenizer=_placeholder_tokenizer(source) if bare else None)
     except Exception as error:
         raise ModelError(
             f"loading {described}",
             f"TransformerLens cannot open it ({_first_line(error)})",
-            "Give a model of an architecture that TransformerLens supports, or load it with transformers and name its sites with "
-            "interp.hooked(model, sites)",
+            "See that the folder is whole; if it is, give a model of an architecture that TransformerLens supports, or load it "
+            "with transformers and name its sites with interp.hooked(model, sites)",
         ) from error
+    if missing:
+        shown = ", ".join(sorted(missing)[:4]) + (", …" if len(missing) > 4 else "")
+        raise ModelError(
+            f"loading {described}",
+            f"its weights lack {len(missing)} that its configuration asks for and that would be random: {shown}",
+            "Give a whole checkpoint, of the architecture that its configuration names",
+        )
     if bare:
         bridge.tokenizer = None
     if name is not None:
         bridge.cfg.model_name = name
     return bridge.eval()
+
+
+@contextmanager
+def _weights_missing() -> Iterator[list[str]]:
+    """Collects the names of the weights that a checkpoint loaded in the block did not have.
+
+    transformers fills them at random and says so in its log only, which TransformerLens turns off.
+    """
+    missing: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = re.sub(r"\x1b\[[0-9;]*m", "", record.getMessage())
+            missing.extend(re.findall(r"^(\S+) +\| +MISSING\b", text, flags=re.MULTILINE))
+
+    logger, listener = logging.getLogger("transformers.modeling_utils"), Listener()
+    level, propagate, handlers = logger.level, logger.propagate, logger.handlers
+    try:
+        logger.handlers, logger.propagate = [listener], False
+        logger.setLevel(logging.WARNING)
+        yield missing
+    finally:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 def _placeholder_tokenizer(source: str) -> Any:

@@ -54,9 +54,7 @@ def open_saved(folder: str | Path) -> Toy:
     model = TOYS[type(config)](config)
     _load_weights(model, folder / WEIGHTS)
     if (folder / TOKENIZER).is_dir():
-        from transformers import AutoTokenizer
-
-        model.tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER, local_files_only=True)
+        model.tokenizer = _read_tokenizer(folder / TOKENIZER)
     return model.eval()
 
 
@@ -70,19 +68,39 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+def _read_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # a dozen types, by what is missing or damaged
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise RunFolderError(
+            f"opening {folder}", f"the tokenizer cannot be read ({said})", "Delete the folder and train the run again"
+        ) from error
+
+
 def _load_weights(model: Toy, path: Path) -> None:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RunFolderError(f"opening {path}", f"the weights cannot be read ({error})", "Train the run again") from None
+        raise RunFolderError(
+            f"opening {path}", f"the weights cannot be read ({error})", "Delete the folder and train the run again"
+        ) from None
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     found = {name: tensor.shape for name, tensor in weights.items()}
     wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
     if wrong:
-        raise RunFolderError(f"opening {path}", f"these weights do not fit its config: {', '.join(wrong)}", "Train the run again")
+        raise RunFolderError(
+            f"opening {path}",
+            f"these weights do not fit its config: {', '.join(wrong)}",
+            "Delete the folder and train the run again",
+        )
     bad = sorted(name for name, tensor in weights.items() if _not_finite(tensor))
     if bad:
-        raise RunFolderError(f"opening {path}", f"these weights are not finite: {', '.join(bad)}", "Train the run again")
+        raise RunFolderError(
+            f"opening {path}", f"these weights are not finite: {', '.join(bad)}", "Delete the folder and train the run again"
+        )
     model.load_state_dict(weights)
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import DataError, SiteError
+from interp.errors import DataError, InterpError, ModelError, SiteError
 from interp.models.calling import Hook, trial
 from interp.sites import HookedModel, Site
 
@@ -85,7 +85,7 @@ def _attempt(model: HookedModel, names: list[str], tokens: Tensor, whole: bool =
     for length, poison in attempts:
         try:
             return _poisoned(model, names, tokens[:1, :length], poison, whole)
-        except SiteError:
+        except InterpError:
             raise
         except Exception:
             if poison is _large:
@@ -119,6 +119,7 @@ def _poisoned(
     hooks = {name: hook(name, index) for index, name in enumerate(names, start=1)}
     logits, fired = trial(model, rows, hooks)
     clean = trial(model, rows, {})[0] if whole else logits[:1].expand_as(logits)
+    _check_defined(model, clean[0])
     silent |= {name: firing_problem(count) for name, count in fired.items() if count != 1}
     verdicts = {
         name: silent.get(name) or ("" if _differs(logits[index], clean[index]) else DROPPED)
@@ -126,6 +127,14 @@ def _poisoned(
         if name not in shared or name in silent
     }
     return verdicts, [name for name in dict.fromkeys(shared) if name not in silent]
+
+
+def _check_defined(model: HookedModel, output: Tensor) -> None:
+    """Where everything is NaN already, no edit can be seen to arrive."""
+    if bool(output.isnan().all()):
+        raise ModelError(
+            f"trying out edits of a {type(model).__name__}", "its output is NaN before anything is edited", "Look at its weights"
+        )
 
 
 def firing_problem(count: int) -> str:
@@ -166,6 +175,7 @@ def _find_route(model: HookedModel, site: Site, tokens: Tensor) -> Route:
         streams = _streams(model, names, tokens[:1])
     if not streams:
         raise _refused(site, "its block's hook points do not all fire once")
+    _check_defined(model, streams[-2][0])
     pre, attn, mid, mlp, post, change = streams
     if near(post[:2] - mlp[:2], torch.stack([mid[0], mid[1] + change])):
         return "direct"

@@ -154,7 +154,7 @@ def _tokens(
     """The tokens to score, and the period of their repeats if exact rows are meant."""
     if tokens is not None:
         return tokens, period
-    period = period or DEFAULT_PERIOD
+    period = DEFAULT_PERIOD if period is None else period
     return repeated_tokens(model, n_sequences=n_sequences, period=period, copies=copies, seed=seed), period
 
 

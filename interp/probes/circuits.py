@@ -17,6 +17,7 @@ from transformer_lens import FactoredMatrix
 from transformer_lens.utilities import composition_scores as composition_of
 
 from interp.errors import ConfigError, ModelError
+from interp.models.toys import ConvAttn, Toy
 from interp.probes.attention import previous_token_scores
 from interp.probes.repeats import ordinary_ids
 from interp.provenance import provenance_of
@@ -42,7 +43,17 @@ class HeadWeights:
 
 
 def head_weights(model: Any) -> HeadWeights:
-    """The weights of `model`'s heads with norms folded in. Raises `ModelError` when they cannot be found."""
+    """The weights of `model`'s heads with norms folded in.
+
+    Raises `ModelError` when they cannot be found, or when no residual stream leads from embedding to heads to logits: the
+    products of weights that circuits are read from then mean nothing.
+    """
+    if isinstance(model, Toy) and not model.config.residual and (len(model.blocks) > 1 or isinstance(model, ConvAttn)):
+        raise ModelError(
+            f"reading the heads' weights of a {type(model).__name__}",
+            "it has no residual stream, so its heads do not read the embedding, or do not write to the logits",
+            "Measure what they do instead, for example with head_scores",
+        )
     try:
         layers = [block.attn for block in model.blocks]
         norms = [getattr(block, "ln1", None) for block in model.blocks]
@@ -226,8 +237,9 @@ def _null_draws(weights: HeadWeights, through: Square, samples: Tensor, n_draws:
 
 def _samples(model: Any, n_samples: int, size: int, seed: int) -> Tensor:
     ids = ordinary_ids(model)
-    if not 2 <= size <= len(ids):
-        raise ConfigError(f"samples of {size} tokens", f"there are {len(ids)} ordinary ones", "Choose another sample_size")
+    if not 2 <= size <= len(ids) or n_samples < 1:
+        truth = f"there are {len(ids)} ordinary ones, and a sample has at least two"
+        raise ConfigError(f"{n_samples} samples of {size} tokens", truth, "Choose another n_samples or sample_size")
     generator = torch.Generator().manual_seed(seed)
     return torch.stack([ids[torch.randperm(len(ids), generator=generator)[:size]] for _ in range(n_samples)])
 

@@ -29,6 +29,16 @@ class InContextLearning(Probe):
     def sites(self, model: HookedModel) -> Sequence[Site]:
         return [OUTPUT]
 
+    def prepare(self, tokens: Int[Tensor, "batch pos"]) -> Any:
+        early, late, half, n = self.early, self.late, self.window // 2, tokens.shape[1]
+        if self.window < 1 or self.window % 2 == 0 or not early - half >= 1 or not early < late or not late + half < n:
+            raise DataError(
+                f"in_context_learning(early={early}, late={late}, window={self.window})",
+                f"an odd window must fit around both among the {n - 1} predicted tokens of a row, early before late",
+                "Choose other places, a smaller window, or longer sequences",
+            )
+        return tokens
+
     def read(self, activation: Tensor, site: Site, prepared: Any) -> Tensor:
         losses = cross_entropy(activation, prepared)  # entry i is the loss of token i + 1
         starts = (place - 1 - self.window // 2 for place in (self.early, self.late))
@@ -67,13 +77,6 @@ def in_context_learning(
     has both signs. All rows must be whole texts of equal length: padded tokens are refused. Raises `DataError` when a window does
     not fit. Cost: one forward pass.
     """
-    half, n = window // 2, tokens.shape[1]
-    if window < 1 or window % 2 == 0 or not early - half >= 1 or not early < late or not late + half < n:
-        raise DataError(
-            f"in_context_learning(early={early}, late={late}, window={window})",
-            f"an odd window must fit around both among the {n - 1} predicted tokens of a row, early before late",
-            "Choose other places, a smaller window, or longer sequences",
-        )
     check_unpadded(model, tokens)
     return run(model, tokens, [InContextLearning(early, late, window)], batch_size=batch_size)[InContextLearning.name]
 

@@ -15,7 +15,7 @@ from interp.probes.padding import check_unpadded
 from interp.probes.patterns import HeadScore, HeadScores, Marks, PatternScore
 from interp.probes.scores import all_scores
 from interp.result import Result, mean_over_examples
-from interp.running import Readings, run
+from interp.running import Readings, check_tokens, run
 from interp.sites import HookedModel
 
 NORMAL_95 = 1.6449  # 95 % quantile of the standard normal distribution
@@ -45,6 +45,7 @@ def null_scores(
     Cost: two forward passes.
     """
     tokens, period = _tokens(model, tokens, period, copies=copies, n_sequences=n_sequences, seed=seed)
+    check_tokens(model, tokens)
     check_unpadded(model, tokens)
     scores = all_scores(period)
     content = tuple(score for score in scores if score.needs_content)

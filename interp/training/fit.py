@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from interp.config import as_dict
 from interp.data import TokenData, load_data
 from interp.errors import ConfigError
+from interp.files import write_whole
 from interp.models import Toy, build_model
 from interp.models.saved import save_model
 from interp.probes.loss import NextTokenAccuracy, TokenLoss, cross_entropy
@@ -68,10 +69,11 @@ def fit(
         for row in _train(model, data, config.train, watch or {}, on_step=on_step, progress=progress):
             rows.append(row)
             if file is not None:
-                file.write(json.dumps(row, allow_nan=False) + "\n")
+                file.write(_line(row))
                 file.flush()
     model.eval()
     if folder is not None:
+        write_whole(Path(folder) / METRICS, "".join(_line(row) for row in rows))  # two runs at once may have written there
         save_model(model, folder, settings=as_dict(config))
         provenance = provenance_of(model, data.train, time.perf_counter() - started)
         finish(Path(folder), asdict(replace(provenance, seed=config.train.seed, data=f"{data.description} {data.fingerprint}")))
@@ -159,6 +161,10 @@ def _reading(
     row["validation_loss"] = measured["loss"].item()
     row["validation_accuracy"] = measured["accuracy"].item()
     return row | {name: float(function(model)) for name, function in watch.items()}
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
 
 
 def _metrics_file(folder: str | Path | None) -> AbstractContextManager[TextIO | None]:

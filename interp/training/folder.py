@@ -5,10 +5,14 @@ last, `provenance.json`: its presence means that the run is whole.
 """
 
 import hashlib
+import inspect
 import json
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 import interp
 from interp.config import as_dict
@@ -16,15 +20,21 @@ from interp.data import TokenData
 from interp.errors import RunFolderError
 from interp.files import write_whole
 from interp.models.saved import open_saved
+from interp.provenance import tensor_hash
 from interp.training.config import RunConfig
 
 METRICS, PROVENANCE = "metrics.jsonl", "provenance.json"
 TRAINING_CODE = ("models", "data", "training", "running.py", "probes", "seeds.py")
 
 
-def run_id(config: RunConfig, data: TokenData) -> str:
-    """Ten characters that change when a setting, the data or the training code does: equal ids mean equal results."""
+def run_id(config: RunConfig, data: TokenData, watch: Mapping[str, Callable] | None = None) -> str:
+    """Ten characters that change when a setting, the data, what is watched or the training code does.
+
+    Equal ids mean equal results, readings included.
+    """
     described = json.dumps(as_dict(config), sort_keys=True) + data.fingerprint + _code_hash()
+    for name, function in (watch or {}).items():
+        described += f"\0{name}={_described(function)}"
     return hashlib.sha256(described.encode()).hexdigest()[:10]
 
 
@@ -43,7 +53,9 @@ def read_metrics(folder: Path) -> tuple[dict[str, float | int], ...]:
     try:
         return tuple(json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"metrics of {folder}", f"they cannot be read ({error})", "Train the run again") from None
+        raise RunFolderError(
+            f"metrics of {folder}", f"they cannot be read ({error})", "Delete the folder and train the run again"
+        ) from None
 
 
 def open_run(config: RunConfig, folder: Path) -> Any:
@@ -51,6 +63,16 @@ def open_run(config: RunConfig, folder: Path) -> Any:
     from interp.training.fit import FinishedRun
 
     return FinishedRun(config, open_saved(folder), read_metrics(folder), folder)
+
+
+def _described(value: Any) -> str:
+    """A text that changes when a function, its source or an argument bound to it does."""
+    if isinstance(value, partial):
+        bound = [*map(_described, value.args), *(f"{name}={_described(given)}" for name, given in value.keywords.items())]
+        return f"{_described(value.func)}({', '.join(bound)})"
+    if isinstance(value, Tensor):
+        return tensor_hash(value)
+    return inspect.getsource(value) if inspect.isfunction(value) else repr(value)
 
 
 @lru_cache

@@ -1,5 +1,7 @@
 """Settings: overrides from the command line, and what a mistake is told."""
 
+from dataclasses import replace
+
 import pytest
 
 from interp.cli import run_study, study_command
@@ -40,6 +42,15 @@ def test_all_mistakes_are_reported_at_once() -> None:
         build(TrainConfig, {"lr": -1, "batch_sise": 3}, source="file.yaml")
 
 
+def test_mistakes_in_python_are_told_the_same_way() -> None:
+    with pytest.raises(ConfigError, match=r"^TrainConfig: lr: .*greater than 0.*Did you mean 'batch_size'"):
+        TrainConfig(lr=-1, batch_sise=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="momentum 0.5 acts only on sgd"):
+        replace(TrainConfig(), momentum=0.5)
+    with pytest.raises(ConfigError, match=r"^command line: train: momentum 0.5 .* momentum at 0\. Correct"):
+        override(RunConfig(), ["train.momentum=0.5"])
+
+
 def test_every_setting_is_explained() -> None:
     rows = describe_fields(RunConfig())
     assert {"model.kernel", "data.period", "train.lr"} <= {name for name, _, _ in rows}
@@ -60,6 +71,11 @@ def test_a_study_command(capsys: pytest.CaptureFixture[str]) -> None:
         study_command("experiments.some_study", "Why?", presets, ["epoch=3"])
     assert stop.value.code == 2
     assert "Did you mean 'epochs'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        study_command("experiments.some_study", "Why?", presets, ["--out", f"{__file__}/page"])
+    assert "test_config.py is not a folder that can be written to" in capsys.readouterr().err
+    mixed = study_command("experiments.some_study", "Why?", presets, ["lr=0.5", "--out", "a b", "epochs=3"])
+    assert mixed.config == TrainConfig(lr=0.5, epochs=3), "settings may stand before and after an option"
     with pytest.raises(SystemExit):
         study_command("experiments.some_study", "Why?", presets, ["--help"])
     text = capsys.readouterr().out

@@ -102,3 +102,46 @@ def test_errors_say_what_is_true_and_survive_pickling() -> None:
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, InterpError)
     assert again.remedy == "Remedy"
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("bad", [{"axis": 9}, {"layer": 2}, {"layer": -3}, {"head": "1"}, {"head": 1.0}])
+def test_a_place_that_is_not_there(bad: dict) -> None:
+    with pytest.raises(ResultError):
+        scores().at(**bad)
+
+
+def test_results_can_be_compared_and_put_in_sets() -> None:
+    one, other = scores(), scores()
+    assert one != other and len({one, other}) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"provenance": {"unknown": 1}},
+        {"values": "text"},
+        {"values": [[1.0], [2.0, 3.0]]},
+        {"labels": 3},
+        {"axes": None},
+    ],
+)
+def test_a_damaged_file_is_a_result_error(damage: dict) -> None:
+    whole = scores().to_json()
+    with pytest.raises(ResultError):
+        Result.from_json(whole | damage)
+    with pytest.raises(ResultError, match="values"):
+        Result.from_json({key: value for key, value in whole.items() if key != "values"})
+
+
+@pytest.mark.parametrize(
+    "part", [{"baseline": float("inf")}, {"stderr": torch.tensor([0.0, torch.inf])}, {"baseline": torch.zeros(3)}]
+)
+def test_parts_that_could_not_be_saved_or_compared_are_refused(part: dict) -> None:
+    with pytest.raises(ResultError):
+        Result(name="x", values=torch.zeros(2), axes=("a",), **part)
+
+
+def test_an_undefined_baseline_survives_saving(tmp_path: Path) -> None:
+    path = Result(name="x", values=torch.zeros(2), axes=("a",), baseline=float("nan")).save(tmp_path / "x.json")
+    assert Result.load(path).baseline is None

@@ -42,7 +42,7 @@ def test_the_study_ends_in_a_page(tmp_path: Path, corpus: Path, capsys: pytest.C
     printed = capsys.readouterr().out
     assert printed.rstrip().endswith(f"The report is at {tmp_path / 'page' / 'index.html'}")
     html = (tmp_path / "page" / "index.html").read_text()
-    for heading in ("Answers", "The kernel", "Text: scores", "Attention on a passage", "Provenance"):
+    for heading in ("Answers", "Repeated random tokens: the kernel", "Text: scores", "Attention on a passage", "Provenance"):
         assert f">{heading}<" in html
     data = json.loads((tmp_path / "page" / "results.json").read_text())
     assert len(data["verdicts"]) == 8
@@ -71,6 +71,34 @@ def test_mistakes_end_in_one_line(words: list[str], message: str, tmp_path: Path
     assert error.startswith("error: ")
     assert message in error
     assert not (tmp_path / "page").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seeds=[]"], "seeds must be one or more different numbers"),
+        (["seeds=[1,1]"], "seeds must be one or more different numbers"),
+        (["text.test_period=64"], "text: test_period must be at least 2 and below data.length, 64"),
+        (["repeated.test_period=8"], "repeated: test_period must be at least 2 and below the shortest repeat trained on, 8"),
+    ],
+)
+def test_settings_that_cannot_be_measured_are_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_models_reach_as_far_as_their_data() -> None:
+    long = replace(QUICK, text=replace(QUICK.text, data=replace(QUICK.text.data, length=700)))
+    assert {run.model.n_ctx for run in text_runs(long).values()} == {700}
+
+
+def test_a_passage_must_be_short_enough(tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.txt").write_text("The same. " + "Other words. " * 60 + "The same.")
+    assert run_study(main, ["--runs", str(tmp_path), f"passage={tmp_path / 'p.txt'}", f"text.data.corpus={corpus}", *TINY]) == 1
+    assert "the models read up to 512. Give a shorter one" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["p.txt"], "refused before anything is trained"
 
 
 def test_a_passage_must_repeat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,9 +144,16 @@ def test_a_failed_prediction_is_called_refuted() -> None:
     assert cards["Is it really the convolution? Mask the previous tap."] == "refuted", (
         "without the effect there is nothing to remove"
     )
+    assert cards["Does ConvAttn learn induction from text?"] == "not tested", (
+        "no model learned it, so the run was too short to say"
+    )
     everywhere = {card.question: card.outcome for card in verdicts(*study_results(induction=0.9))}
     assert everywhere["Is it really the convolution? Mask the previous tap."] == "refuted"
     assert everywhere["Does AttnAttn do it once it has positions and a residual stream?"] == "refuted", "it does it without, too"
+    words = {card.question: card.answer for card in verdicts(*study_results(induction=0.0))}
+    assert not any(word in answer for answer in words.values() for word in ("falls", "rises")), "no direction is hard-coded"
+    assert words["Which change brings it?"].startswith("Not the one predicted")
+    assert all(card.evidence.startswith("Predicted: ") for card in verdicts(*study_results(induction=0.0)))
     assert "0.90" in headline(*study_results(induction=0.9))
 
 

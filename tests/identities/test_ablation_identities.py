@@ -385,3 +385,62 @@ def test_the_progress_bar_shows_the_time_left_and_can_be_silenced(capsys: pytest
     assert shown.out == "" and "12/12" in shown.err and "<" in shown.err
     signatures = [inspect.signature(function).parameters for function in (ablation_sweep, ablation_effects)]
     assert list(signatures[0]) == list(signatures[1])
+
+
+def test_a_mean_over_one_entry_is_refused_since_it_would_ablate_nothing() -> None:
+    model, tokens = AttnAttn(d_vocab=D_VOCAB, d_model=D_MODEL, n_heads=N_HEADS), tokens_of()
+    for mode, given in (("position_mean", tokens[:1]), ("mean", tokens[:1, :1])):
+        with pytest.raises(DataError, match="nothing would be ablated"), ablated(model, heads=[(0, 1)], mode=mode):
+            model(given)
+        with ablated(model, heads=[(0, 1)], mode=mode, reference=tokens):
+            model(tokens[:1] if mode == "position_mean" else given)
+    with pytest.raises(DataError, match="nothing would be ablated"):
+        ablation_sweep(model, tokens[:1], metrics.loss(), mode="position_mean", progress=False)
+
+
+@pytest.mark.parametrize("mode", ["position_mean", "resample"])
+def test_a_reference_of_another_length_is_refused(mode: str) -> None:
+    """Also of one position, which would be broadcast to all."""
+    model, tokens = AttnAttn(d_vocab=D_VOCAB, d_model=D_MODEL, n_heads=N_HEADS), tokens_of()
+    for length in (1, POS - 1):
+        with pytest.raises(DataError, match="same length"):
+            ablation_sweep(model, tokens, metrics.loss(), mode=mode, reference=tokens[:, :length], progress=False)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_empty_sets_and_references(mode: str) -> None:
+    model, tokens = AttnAttn(d_vocab=D_VOCAB, d_model=D_MODEL, n_heads=N_HEADS), tokens_of()
+    assert ablate_together(model, tokens, metrics.loss(), [[]], mode=mode, progress=False).values.tolist() == [0.0]
+    with pytest.raises(InterpError):
+        ablate_together(model, tokens, metrics.loss(), [[(0, 0)]], mode=mode, reference=tokens[:0], progress=False)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_heads_are_pairs_and_the_rest_are_lists() -> None:
+    model, tokens = AttnAttn(d_vocab=D_VOCAB, d_model=D_MODEL, n_heads=N_HEADS), tokens_of()
+    for heads in ((0, 1), [3], [(0, 1, 2)], [("a", 0)], 3):
+        with pytest.raises(SiteError, match=r"a pair \(layer, head\)"), ablated(model, heads=heads):
+            pass
+        with pytest.raises(SiteError, match=r"a pair \(layer, head\)"):
+            ablate_together(model, tokens, metrics.loss(), [heads], progress=False)
+    for named in ({"layers": 1}, {"mlps": 0}, {"taps": -1}):
+        with pytest.raises(InterpError, match="Give a list"), ablated(model, **named):
+            pass
+
+
+def test_a_sweep_states_its_provenance_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are hashed once, not for every cell; what is stated is that of the whole sweep."""
+    from interp import provenance
+
+    calls: list[nn.Module] = []
+    hashed = provenance.weights_hash
+    monkeypatch.setattr(provenance, "weights_hash", lambda model: calls.append(model) or hashed(model))
+    model, tokens = AttnAttn(d_vocab=D_VOCAB, d_model=D_MODEL, n_heads=N_HEADS), tokens_of()
+    swept = ablation_sweep(model, tokens, metrics.loss(), batch_size=2, seed=4, progress=False)
+    assert len(calls) == 1
+    measured = metrics.metric_values(model, tokens, metrics.loss(), batch_size=2)
+    assert len(calls) == 2
+    for result in (swept, measured):
+        assert result.provenance.weights == hashed(model)
+        assert result.provenance.tokens == provenance.tensor_hash(tokens)
+    assert swept.provenance.seed == 4

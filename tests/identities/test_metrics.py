@@ -143,6 +143,7 @@ def test_values_do_not_depend_on_the_batch_size(name: str) -> None:
 
 
 def test_kl_from_a_run_is_zero_on_that_run() -> None:
+    torch.manual_seed(0)
     model = AttnAttn(d_vocab=D_VOCAB, d_model=6, n_heads=2).eval()
     other = AttnAttn(d_vocab=D_VOCAB, d_model=6, n_heads=2).eval()
     tokens = logits_and_tokens()[1]
@@ -177,3 +178,44 @@ def test_plain_callables_and_what_is_not_a_metric() -> None:
         metrics.logit_diff([1, 2], [3, 4, 5])
     with pytest.raises(DataError, match="same tokens"):
         metrics.kl(reference()[:, :3])(logits, tokens)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("ids", [-2, 2.5, "Paris", True, [[[1]]], torch.tensor([1.0, 2.0]), [], [3, -1]])
+def test_what_is_no_token_id_is_refused(ids: object) -> None:
+    """A negative one would be read from the end of the vocabulary."""
+    with pytest.raises(DataError, match="token ids answers"):
+        metrics.logit_diff(ids, 0)
+    with pytest.raises(DataError, match="token ids answers"):
+        metrics.prob(ids)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_positions_may_be_a_list_or_any_integer() -> None:
+    logits, tokens = logits_and_tokens()
+    each = metrics.logit_diff(ANSWERS, 0, PLACES)(logits, tokens)
+    assert torch.equal(metrics.logit_diff(ANSWERS, 0, PLACES.tolist())(logits, tokens), each)
+    assert metrics.logit_diff(ANSWERS, 0, torch.tensor(3))(logits, tokens)[2] == each[2]
+    for wrong in ("end", 1.5, [[1]]):
+        with pytest.raises(DataError, match="position"):
+            metrics.prob(ANSWERS, wrong)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_neither_metric_nor_function() -> None:
+    with pytest.raises(InterpError, match="neither"):
+        metrics.as_metric(3)
+    with pytest.raises(DataError, match=r"e\.g\. \[5\]"):
+        metrics.loss(5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_normalized_takes_tensors_of_any_type() -> None:
+    metric, tokens = metrics.logit_diff(ANSWERS, 0), torch.zeros(BATCH, POS, dtype=torch.long)
+    logits, _ = logits_and_tokens()
+    whole = metrics.normalized(metric, torch.arange(1, BATCH + 1), torch.zeros(BATCH, dtype=torch.long))
+    same = metrics.normalized(metric, torch.arange(1.0, BATCH + 1), torch.zeros(BATCH))
+    assert torch.equal(whole(logits, tokens), same(logits, tokens))
+    model = AttnAttn(d_vocab=D_VOCAB, d_model=6, n_heads=2)
+    with pytest.raises(DataError, match="metric_values"):
+        metrics.normalized(metric, metrics.metric_values(model, tokens, metric), torch.zeros(BATCH))

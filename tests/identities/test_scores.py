@@ -236,6 +236,8 @@ def test_wrong_requests() -> None:
         head_scores(model, tokens, scores=["inducton"])
     with pytest.raises(ConfigError, match="once"):
         head_scores(model, tokens, scores=["entropy", "entropy"])
+    with pytest.raises(DataError, match="period 0"):
+        head_scores(AttnAttn(d_vocab=D_VOCAB, d_model=8), period=0)
     with pytest.raises(DataError, match="period 5"):
         head_scores(model, tokens, period=5)
     with pytest.raises(DataError, match="copies in a row differ"):

@@ -4,8 +4,22 @@ import pytest
 import torch
 
 import interp
+from interp.errors import DataError, ModelError
 from interp.sites import Site, layers_with
-from tests.models.zoo import KINDS_OF_MODEL, N_HEADS, N_LAYERS, OUTPUT, Edits, audited, logits, read, tokens, zoo
+from tests.models.zoo import (
+    KINDS_OF_MODEL,
+    N_HEADS,
+    N_LAYERS,
+    OUTPUT,
+    Edits,
+    Reads,
+    audited,
+    logits,
+    own_model,
+    read,
+    tokens,
+    zoo,
+)
 
 
 def first_layer(name: str) -> list[Site]:
@@ -133,3 +147,67 @@ def test_edited_under_gradients_equals_run(name: str) -> None:
 @pytest.mark.parametrize("name", [kind for kind in KINDS_OF_MODEL if kind.values[0] in ("native", "gpt2", "llama", "own")])
 def test_all_layers_are_there(name: str) -> None:
     assert layers_with(zoo(name), "resid_post") == list(range(N_LAYERS))
+
+
+WRONG_TOKENS = {
+    "no examples": tokens()[:0],
+    "no positions": tokens()[:, :0],
+    "float": tokens().float(),
+    "bool": tokens() > 3,
+    "uint8": tokens().to(torch.uint8),
+    "complex": tokens().to(torch.complex64),
+    "one axis": tokens()[0],
+    "a list": [[1, 2]],
+    "text": "hello",
+    "None": None,
+    "too long": tokens(pos=99),
+    "beyond the vocabulary": tokens() + 99,
+    "negative": -tokens(),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("wrong", WRONG_TOKENS)
+def test_wrong_tokens_are_a_data_error_everywhere(wrong: str) -> None:
+    model, given = zoo("gpt2"), WRONG_TOKENS[wrong]
+    with pytest.raises(DataError):
+        interp.run(model, given, [Reads(OUTPUT)])
+    with pytest.raises(DataError):
+        interp.metrics.metric_values(model, given, interp.metrics.loss())
+    with pytest.raises(DataError):
+        interp.ablation_sweep(model, given, interp.metrics.loss(), progress=False)
+    if given is not None:
+        with pytest.raises(DataError):
+            interp.audit(model, given)
+        with pytest.raises(DataError), interp.ablated(model, heads=[(0, 1)], reference=given):
+            pass
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_size_below_one_is_refused(size: int) -> None:
+    with pytest.raises(DataError, match="at least one"):
+        read(zoo("attn-attn"), OUTPUT, batch_size=size)
+
+
+def test_a_model_that_puts_out_nan_is_said_to_do_so() -> None:
+    model = own_model()
+    model.unembed.bias.data.fill_(torch.nan)
+    for site in (Site("z", 0), Site("resid_mid", 1)):
+        with pytest.raises(ModelError, match="NaN before anything is edited"):
+            logits(model, Edits(lambda x: x, site))
+    with pytest.raises(ModelError, match="NaN before anything is edited"):
+        interp.audit(model)
+
+
+def test_edits_find_the_tokens_among_named_arguments() -> None:
+    """`return_type="logits"` may come first."""
+    model, seen = zoo("gpt2"), []
+
+    class Sees(Edits):
+        def edit(self, activation: torch.Tensor, site: Site, ids: torch.Tensor) -> torch.Tensor:
+            seen.append(ids)
+            return activation
+
+    with torch.no_grad(), interp.edited(model, [Sees(None, Site("z", 0))]):
+        model(return_type="logits", input=tokens())
+    assert torch.equal(seen[0], tokens())

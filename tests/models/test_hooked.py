@@ -335,3 +335,12 @@ def test_a_submodule_used_twice_is_not_read_as_one() -> None:
     module.classes = nn.Sequential(module.attention.query, nn.Linear(D_MODEL, N_CLASSES)).eval()
     with pytest.raises(SiteError, match="fires 2 times"):
         read(hooked(module, {"other": "attention.query"}), Site("other"))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_module_or_no_place_is_refused() -> None:
+    for module, sites in ((3, {"z": "a"}), (Classifier(), ["embedding"]), (Classifier(), {"embed": None})):
+        with pytest.raises(ModelError):
+            hooked(module, sites)
+    with pytest.raises(ModelError, match="Did you mean 'pattern'"):
+        hooked(Classifier(), {"patern": Output("{layer}", index=1)})

@@ -143,3 +143,13 @@ def test_plain_modules_are_sent_to_hooked() -> None:
         load_model(torch.nn.Linear(3, 5))
     with pytest.raises(ModelError, match=r"live GPT2LMHeadModel.*save_pretrained.*interp\.hooked"):
         load_model(hf_model("gpt2"))
+
+
+def test_a_checkpoint_that_lacks_weights_is_not_filled_at_random(tmp_path: Path) -> None:
+    folder = save_hf("gpt2", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "n_layer": config["n_layer"] + 1}))
+    before = logging.getLogger("transformers.modeling_utils").handlers[:]
+    with pytest.raises(ModelError, match=r"lack 12 .* random: transformer\.h\.2\."):
+        load_model(folder)
+    assert logging.getLogger("transformers.modeling_utils").handlers == before

@@ -62,6 +62,9 @@ def test_text_runs_keep_their_tokenizer(tmp_path: Path) -> None:
     assert tokens[0, 0] == opened.tokenizer.bos_token_id
     assert opened.tokenizer.decode(tokens[0, 1:]) == "the cat"
     assert torch.equal(opened(tokens), run.model(tokens))
+    (tmp_path / "run" / "tokenizer" / "tokenizer.json").write_text("{half a")
+    with pytest.raises(RunFolderError, match="the tokenizer cannot be read.*Delete the folder"):
+        interp.load_model(tmp_path / "run")
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import interp
 from interp.errors import ConfigError, ModelError
-from interp.models import AttnAttn
+from interp.models import AttnAttn, ConvAttn
 from interp.models.constructed import induction_circuit
 from interp.probes import composition_scores, copying_null, copying_scores, head_scores, head_weights, qk_trace_scores
 
@@ -179,7 +179,17 @@ def test_what_is_refused() -> None:
         copying_scores(_NoWeights())
     with pytest.raises(ConfigError, match="sample_size"):
         copying_scores(toy(), sample_size=D_VOCAB)
+    with pytest.raises(ConfigError, match="n_samples"):
+        copying_scores(toy(), n_samples=0)
     assert math.isfinite(copying_scores(toy(), n_samples=1).values.sum())
+
+
+def test_circuits_without_a_residual_stream_are_refused() -> None:
+    """What a head then reads is not the embedding, or what it writes is not what the unembedding reads."""
+    for model in (ConvAttn(d_vocab=D_VOCAB, d_model=8), AttnAttn(d_vocab=D_VOCAB, d_model=8)):
+        with pytest.raises(ModelError, match="no residual stream"):
+            copying_scores(model)
+    head_weights(AttnAttn(d_vocab=D_VOCAB, d_model=8, n_layers=1))
 
 
 class _NoWeights:

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import interp
 from interp.errors import DataError
 from interp.models import AttnAttn
 from interp.models.constructed import induction_circuit
-from interp.probes import in_context_learning, perplexity, repeated_tokens, token_losses
+from interp.probes import InContextLearning, in_context_learning, perplexity, repeated_tokens, token_losses
 
 D_VOCAB, D_MODEL = 23, 12
 
@@ -114,6 +115,8 @@ def test_in_context_learning_by_hand() -> None:
     for wrong in ({"early": 0}, {"late": 75}, {"window": 4}, {"early": 60, "late": 10}, {"early": 2, "window": 5}):
         with pytest.raises(DataError, match="must fit"):
             in_context_learning(made.model, tokens, **{"early": 10, "late": 60, "window": 3, **wrong})
+    with pytest.raises(DataError, match="must fit"):
+        interp.run(made.model, tokens, [InContextLearning(early=2, late=60, window=5)])
 
 
 def test_one_window_is_the_mean_of_token_losses(model: AttnAttn) -> None:
