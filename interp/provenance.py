@@ -86,11 +86,23 @@ def code_version() -> str:
 
 
 def command_line() -> str:
-    """The command that started this process, without folders of this machine; "notebook" under Jupyter."""
+    """The command that started this process, without folders of this machine; "notebook" under Jupyter.
+
+    In a worker process it is the script and the arguments of the process that started it.
+    """
     words = sys.orig_argv
+    if any("multiprocessing" in word for word in words):
+        words = ["python", *sys.argv]
     if any("ipykernel" in word for word in words):
         return "notebook"
-    return shlex.join([Path(word).name if Path(word).is_absolute() else word for word in words])
+    return shlex.join(_without_folders(word) for word in words)
+
+
+def _without_folders(word: str) -> str:
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) and path.suffix == ".py" else path.name
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -27,7 +27,7 @@ from interp.errors import DataError
 from interp.provenance import provenance_of
 from interp.report import Page, Section, write_page
 from interp.result import Result
-from interp.training import FinishedRun, RunConfig, fit_all, timeline
+from interp.training import FinishedRun, RunConfig, fit_all, read_provenance, timeline
 
 QUESTION = "Does a convolution before attention make induction heads, as smeared keys do?"
 METRICS = ("train_loss", "validation_loss", "validation_accuracy", "induction")
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             tokens="",
             seed=study.seeds[0],
         ),
-        facts=facts(command, seconds),
+        facts=facts(command, [*repeated.values(), *text.values()]),
     )
     path = write_page(report, command.out)
     for card in cards:
@@ -135,7 +135,8 @@ def stage_sections(
     return [
         page.scores_section(
             "Repeated random tokens: scores",
-            f"Trained on repeats of {tokens.data.min_period or tokens.data.period} to {tokens.data.period} tokens; read on repeats of "
+            f"“Tap masked”: without the previous tap; “frozen”: the kernel is never trained; “supplied”: given positions and a residual stream; "
+            f"“one length”: trained on repeats of the longest only. Trained on repeats of {tokens.data.min_period or tokens.data.period} to {tokens.data.period} tokens; read on repeats of "
             f"{tokens.test_period}, shorter than any trained on (“trained length”: on repeats of the longest). A gain without induction is possible: "
             "knowing which tokens occur in a repeat, in any order, is worth up to the log of vocabulary over length.",
             first,
@@ -196,14 +197,14 @@ def flat(found: Mapping[str, Mapping[str, Result]]) -> dict[str, Result]:
     return {f"{metric}: {variant}": result for metric, variants in found.items() for variant, result in variants.items()}
 
 
-def facts(command: StudyCommand[StudyConfig], seconds: float) -> dict[str, str]:
+def facts(command: StudyCommand[StudyConfig], runs: Sequence[FinishedRun]) -> dict[str, str]:
     """What a reader wants to know first."""
     study = command.config
-    models = len(repeated_runs(study)) + len(text_runs(study))
+    seconds = sum(read_provenance(run.folder).seconds for run in runs if run.folder is not None)
     return {
         "preset": command.preset,
         "seeds": ", ".join(map(str, study.seeds)),
-        "models": f"{models}, in {seconds:.0f} s",
+        "models": f"{len(runs)}, trained in {seconds:.0f} s of one core",
         "corpus": study.text.data.corpus,
     }
 

@@ -10,8 +10,8 @@ from interp.models import AttnAttnConfig, ConvAttnConfig, SmearedKeyAttnConfig, 
 from interp.training import RunConfig, TrainConfig
 
 CONV, ATTN, SMEARED = "ConvAttn", "AttnAttn", "SmearedKeyAttn"
-MASKED, FROZEN = "ConvAttn, previous tap masked", "ConvAttn, kernel frozen"
-SUPPLIED, ONE_PERIOD = "AttnAttn + positions + residual", "AttnAttn + positions + residual, one period"
+MASKED, FROZEN = "ConvAttn, tap masked", "ConvAttn, frozen"  # short: they stand in legends
+SUPPLIED, ONE_PERIOD = "AttnAttn, supplied", "supplied, one length"
 CONV_RESIDUAL, REPEATS = "ConvAttn + residual", ", repeating text"
 
 TOYS = {CONV: ConvAttnConfig(), ATTN: AttnAttnConfig(), SMEARED: SmearedKeyAttnConfig()}

@@ -26,7 +26,7 @@ SPECS = (
 
 def bundled_models() -> tuple[str, ...]:
     """The names of the small trained models that come with `interp`; `load_model` opens each without a network."""
-    return tuple(sorted(folder.name for folder in BUNDLED.iterdir() if is_saved(folder)))
+    return tuple(sorted(folder.name for folder in BUNDLED.glob("*") if is_saved(folder)))
 
 
 def load_model(spec: Any) -> HookedModel:
@@ -138,13 +138,14 @@ def _check_on_hub(name: str) -> None:
         raise ModelError(
             f"loading {name!r}",
             f"{tried}, and the Hub has no such model (or it is private)",
-            f"{nearest(name, OFFICIAL_MODEL_NAMES)}Give {SPECS}",
+            f"{nearest(name, [*bundled_models(), *OFFICIAL_MODEL_NAMES])}Give {SPECS}",
         ) from None
     except Exception as error:
         raise ModelError(
             f"loading {name!r}",
             f"{tried}, and the Hub cannot be reached ({_first_line(error)})",
-            f"Connect and try again, or give a folder or one of the cached models: {_cached_names()}",
+            f"{nearest(name, bundled_models())}Connect and try again, or give a folder, "
+            f"a bundled model ({', '.join(bundled_models()) or 'none'}) or one of the cached ones ({_cached_names()})",
         ) from None
 
 

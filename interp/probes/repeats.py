@@ -17,10 +17,18 @@ def repeated_tokens(
 
     BOS is the tokenizer's, or token 0 for a model without one. The ids are on the model's device and depend on `seed` alone: with
     more `copies` the same r are only repeated further.
-    Raises `DataError` when the vocabulary is unknown or has fewer than `period` usable tokens, or for fewer than two copies.
+    Raises `DataError` when the vocabulary is unknown or has fewer than `period` usable tokens, when the repeats
+    exceed the model's context, or for fewer than two copies.
     """
     if copies < 2:
         raise DataError(f"repeated tokens with copies={copies}", "a repeat has at least two copies", "Give copies=2 or more")
+    n_ctx = getattr(getattr(model, "cfg", None), "n_ctx", None)
+    if isinstance(n_ctx, int) and 0 < n_ctx < 1 + copies * period:
+        raise DataError(
+            f"repeats of {period} tokens said {copies} times",
+            f"they need {1 + copies * period} positions and this model has {n_ctx}",
+            f"Give period={(n_ctx - 1) // copies} or less, or tokens of your own",
+        )
     twice = repeated_sequences(
         d_vocab=vocabulary_size(model),
         n_sequences=n_sequences,

@@ -2,7 +2,7 @@
 
 from interp.training.config import RunConfig, TrainConfig
 from interp.training.fit import FinishedRun, fit
-from interp.training.folder import is_finished, open_run, read_metrics, run_id
+from interp.training.folder import is_finished, open_run, read_metrics, read_provenance, run_id
 from interp.training.grid import fit_all
 from interp.training.timeline import timeline
 
@@ -15,6 +15,7 @@ __all__ = [
     "is_finished",
     "open_run",
     "read_metrics",
+    "read_provenance",
     "run_id",
     "timeline",
 ]

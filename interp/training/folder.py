@@ -21,6 +21,7 @@ from interp.errors import RunFolderError
 from interp.files import write_whole
 from interp.models.saved import open_saved
 from interp.provenance import tensor_hash
+from interp.result import Provenance
 from interp.training.config import RunConfig
 
 METRICS, PROVENANCE = "metrics.jsonl", "provenance.json"
@@ -56,6 +57,14 @@ def read_metrics(folder: Path) -> tuple[dict[str, float | int], ...]:
         raise RunFolderError(
             f"metrics of {folder}", f"they cannot be read ({error})", "Delete the folder and train the run again"
         ) from None
+
+
+def read_provenance(folder: Path) -> Provenance:
+    """Where a finished run comes from. Raises `RunFolderError` when it did not finish or the file cannot be read."""
+    try:
+        return Provenance(**json.loads((folder / PROVENANCE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunFolderError(f"provenance of {folder}", f"it cannot be read ({error})", "Train the run again") from None
 
 
 def open_run(config: RunConfig, folder: Path) -> Any:

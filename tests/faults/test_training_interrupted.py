@@ -24,11 +24,13 @@ TINY = RunConfig(
     train=TrainConfig(epochs=2, batch_size=16, n_evals=3, lr=1e-2, device="cpu"),
 )
 LONG = """
+import signal
 import sys
 from dataclasses import replace
 from interp.training import RunConfig, TrainConfig, fit_all
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as under a terminal; a shell's background jobs ignore it
     runs = {f"{n}": RunConfig(train=TrainConfig(epochs=1000, seed=n, device="cpu")) for n in range(6)}
     fit_all(runs, sys.argv[1], workers=2, progress=False)
 """

@@ -10,7 +10,7 @@ from transformer_lens.hook_points import HookPoint
 
 import interp
 from interp.errors import ConfigError, DataError, ModelError
-from interp.models import AttnAttn
+from interp.models import AttnAttn, ConvAttn
 from interp.probes import head_scores, null_scores, prefix_matching_scores, repeated_tokens
 from interp.probes.scores import all_scores
 
@@ -270,3 +270,10 @@ def test_marks_never_stand_above_the_diagonal() -> None:
     tokens = torch.tensor([[0, 1, 2, 1, 1, 2, 1, 1, 2]])
     for score in all_scores(None)[:-1]:
         assert not score.marks(tokens).triu(1).any()
+
+
+def test_a_short_context_is_told_which_period_fits() -> None:
+    model = ConvAttn(d_vocab=41, d_model=12, n_ctx=47)
+    with pytest.raises(DataError, match=r"101 positions and this model has 47\. Give period=11 or less"):
+        interp.head_scores(model)
+    assert interp.head_scores(model, period=11).values.shape == (7, 1, 1)
