@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "shape": f"{command.config.n_layers} layers, width {command.config.d_model}",
             "threads": "1",
             "rounds": str(command.config.rounds),
+            "hashing the weights": f"{hashing:.2f} s a call, whatever the input",
         },
     )
     path = write_page(page, command.out)

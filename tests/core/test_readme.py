@@ -30,5 +30,5 @@ def test_files_that_are_named_exist(path: str) -> None:
 
 def test_commands_that_are_named_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"`?make ([a-z0-9-]+)", README)):
+    for target in set(re.findall(r"(?:`|^    )make ([a-z0-9-]+)", README, flags=re.M)):
         assert f"\n{target}:" in makefile
