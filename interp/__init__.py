@@ -34,6 +34,7 @@ _HOME = {
     "qk_trace_scores": "interp.probes",
     "repeat_loss": "interp.probes",
     "repeated_tokens": "interp.probes",
+    "shuffled_tokens": "interp.probes",
     "token_losses": "interp.probes",
     "ablate_together": "interp.interventions",
     "ablated": "interp.interventions",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
         qk_trace_scores,
         repeat_loss,
         repeated_tokens,
+        shuffled_tokens,
         token_losses,
     )
     from interp.result import Provenance, Result

@@ -20,9 +20,11 @@ from interp.probes import (
     kernel_stats,
     key_smear,
     null_scores,
+    perplexity,
     qk_trace_scores,
     repeat_loss,
     repeated_tokens,
+    token_losses,
 )
 from interp.sites import HookedModel
 
@@ -136,6 +138,15 @@ def _second_copy(model: HookedModel) -> Tensor:
     return repeat_loss(model, tokens, PERIOD).values[1]
 
 
+def _token_losses(model: HookedModel) -> Tensor:
+    tokens = repeated_tokens(model, n_sequences=FEW, period=PERIOD)
+    return token_losses(model, tokens).values[:, PERIOD + 1 :].mean()
+
+
+def _smallest_perplexity(model: HookedModel) -> Tensor:
+    return perplexity(model, repeated_tokens(model, n_sequences=FEW, period=PERIOD)).values[1, 1]
+
+
 MEASUREMENTS: dict[str, Measurement] = {
     "key_smear": lambda model: key_smear(model, n_examples=FEW).values,
     "key_smear (lag 2)": lambda model: key_smear(model, offset=-2, n_examples=FEW).values,
@@ -145,6 +156,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     "composition K from L0H0": lambda model: composition_scores(model, "K", n_null=1).values[0, 0],
     "in_context_learning": _learning,
     "repeat_loss (second copy)": _second_copy,
+    "token_losses (second copy)": _token_losses,
+    "perplexity (smallest)": _smallest_perplexity,
     "induction at another period": _other_period,
     "kernel_stats (largest, by tap)": lambda model: kernel_stats(model).values[1, :, 0],
     "null of induction": lambda model: null_scores(model, n_sequences=FEW).values[0, 0],

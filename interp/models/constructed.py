@@ -83,6 +83,8 @@ def induction_circuit(d_vocab: int = 31) -> Constructed:
         "composition K from L0H0": ((nan, nan), (root, 0.0)),
         "in_context_learning": ((_learning(d_vocab),),),
         "repeat_loss (second copy)": ((math.log(1 + (d_vocab - 1) * math.exp(-GAIN)),),),
+        "token_losses (second copy)": ((math.log(1 + (d_vocab - 1) * math.exp(-GAIN)),),),
+        "perplexity (smallest)": ((1 + (d_vocab - 1) * math.exp(-GAIN),),),
     }
     return Constructed("induction_circuit", model.eval(), expected, "previous-token, nothing, induction and duplicate heads")
 

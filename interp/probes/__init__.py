@@ -15,7 +15,7 @@ from interp.probes.loss import NextTokenAccuracy, TokenLoss, cross_entropy
 from interp.probes.nulls import null_scores
 from interp.probes.patterns import HeadScore, HeadScores, PatternScore, RowScore
 from interp.probes.perplexity import PerTokenLoss, perplexity, token_losses
-from interp.probes.repeats import repeated_tokens
+from interp.probes.repeats import repeated_tokens, shuffled_tokens
 from interp.probes.scores import (
     CurrentToken,
     DuplicateToken,
@@ -68,5 +68,6 @@ __all__ = [
     "qk_trace_scores",
     "repeat_loss",
     "repeated_tokens",
+    "shuffled_tokens",
     "token_losses",
 ]

@@ -7,6 +7,7 @@ from torch import Tensor
 from interp.data import repeated_sequences
 from interp.errors import DataError
 from interp.running import device_of
+from interp.seeds import seed_for
 from interp.sites import HookedModel
 
 
@@ -38,6 +39,16 @@ def repeated_tokens(
         exclude=special_ids(model),
     ).to(device_of(model))
     return torch.cat([twice, *[twice[:, 1 : period + 1]] * (copies - 2)], dim=1)
+
+
+def shuffled_tokens(tokens: Int[Tensor, "batch pos"], *, seed: int = 0) -> Int[Tensor, "batch pos"]:
+    """The same tokens in every row, in random order, the first kept in place: the permutation null of what depends on order.
+
+    `in_context_learning(model, shuffled_tokens(tokens))`, or any score or loss, on it tells what the order was worth.
+    """
+    generator = torch.Generator().manual_seed(seed_for("shuffled tokens", seed))
+    order = torch.rand(len(tokens), tokens.shape[1] - 1, generator=generator).argsort(dim=1).to(tokens.device)
+    return torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, order)], dim=1)
 
 
 def vocabulary_size(model: HookedModel) -> int:

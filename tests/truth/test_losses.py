@@ -128,3 +128,18 @@ def test_one_window_is_the_mean_of_token_losses(model: AttnAttn) -> None:
     torch.testing.assert_close(found.values, expected, atol=1e-6, rtol=0)
     assert found.stderr is not None
     assert float(found.stderr[2]) == pytest.approx(float((late - early).std()) / math.sqrt(7), abs=1e-6)
+
+
+def test_shuffled_tokens_are_the_null_of_learning_in_context() -> None:
+    model = induction_circuit().model
+    tokens = interp.repeated_tokens(model, n_sequences=16, period=25, copies=4)
+    shuffled = interp.shuffled_tokens(tokens, seed=3)
+    assert torch.equal(shuffled.sort(dim=1).values, tokens.sort(dim=1).values)
+    assert torch.equal(shuffled[:, 0], tokens[:, 0])
+    assert torch.equal(shuffled, interp.shuffled_tokens(tokens, seed=3))
+    assert not torch.equal(shuffled, interp.shuffled_tokens(tokens, seed=4))
+    learnt, null = (
+        interp.in_context_learning(model, x, early=10, late=60, window=11).values[2].item() for x in (tokens, shuffled)
+    )
+    assert learnt < -3
+    assert null > -0.5
