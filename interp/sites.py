@@ -111,6 +111,9 @@ def _layered_name(name: str) -> tuple[str, int] | None:
     return (kind, int(match[1])) if match and kind else None
 
 
+OUTPUT = Site(LOGITS)
+
+
 def check_model(model: object) -> None:
     """Raise `ModelError` unless `model` has hook points and the calls `interp` needs."""
     if not isinstance(model, HookedModel):

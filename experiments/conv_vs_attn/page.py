@@ -1,7 +1,6 @@
 """The report: verdicts first, then what they rest on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import pandas as pd
 
@@ -149,4 +148,4 @@ def method_section(facts: str) -> Section:
 
 def without_matrices(found: Mapping[str, Result]) -> dict[str, Result]:
     """What of the kernel goes into `results.json`: the matrices themselves are in the run folder, and large."""
-    return {name: replace(result) for name, result in found.items() if name != "kernel maps"}
+    return {name: result for name, result in found.items() if name != "kernel maps"}

@@ -16,9 +16,7 @@ from interp.models.calling import check_tokens
 from interp.provenance import provenance_of
 from interp.result import Result
 from interp.running import Intervention, Probe, Readings, measure
-from interp.sites import LOGITS, HookedModel, Site
-
-OUTPUT = Site(LOGITS)
+from interp.sites import OUTPUT, HookedModel, Site
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,7 +47,7 @@ def head_scores(
     scores, `DataError` for unusable tokens. Cost: one forward pass and about a tenth more; memory beyond it: less than one
     layer's pattern, whatever the depth.
     """
-    tokens, period = _tokens(model, tokens, period, copies=copies, n_sequences=n_sequences, seed=seed)
+    tokens, period = tokens_to_score(model, tokens, period, copies=copies, n_sequences=n_sequences, seed=seed)
     if pad_id is None:
         check_unpadded(model, tokens)
     chosen = chosen_scores(None if scores is None else tuple(scores), period, bidirectional)
@@ -70,7 +70,7 @@ def induction_scores(
     further copies come later and change nothing. A head that attends at a fixed distance scores too: compare with another
     period, or with `null_scores`. Cost: one forward pass.
     """
-    drawn, period = _tokens(model, tokens, period, copies=2, n_sequences=n_sequences, seed=seed)
+    drawn, period = tokens_to_score(model, tokens, period, copies=2, n_sequences=n_sequences, seed=seed)
     return _one("induction", model, drawn, period, batch_size)
 
 
@@ -88,7 +88,7 @@ def prefix_matching_scores(
     Makes its own tokens: `n_sequences` rows of BOS and `period` distinct random tokens repeated `copies` times (10, 25 and 4 in
     Olsson et al. 2022; special tokens are excluded, the most and least common ones are not, as frequencies are not known here).
     """
-    drawn, _ = _tokens(model, None, period, copies=copies, n_sequences=n_sequences, seed=seed)
+    drawn, _ = tokens_to_score(model, None, period, copies=copies, n_sequences=n_sequences, seed=seed)
     return _one("prefix_matching", model, drawn, period, batch_size)
 
 
@@ -101,7 +101,7 @@ def previous_token_scores(
     batch_size: int | None = None,
 ) -> Result:
     """Previous-token score per layer and head on `tokens`, or on random repeats; see `PreviousToken`. One forward pass."""
-    drawn, _ = _tokens(model, tokens, None, copies=DEFAULT_COPIES, n_sequences=n_sequences, seed=seed)
+    drawn, _ = tokens_to_score(model, tokens, None, copies=DEFAULT_COPIES, n_sequences=n_sequences, seed=seed)
     return _one("previous_token", model, drawn, None, batch_size)
 
 
@@ -114,7 +114,7 @@ def duplicate_token_scores(
     batch_size: int | None = None,
 ) -> Result:
     """Duplicate-token score per layer and head on `tokens`, or on random repeats; see `DuplicateToken`. One forward pass."""
-    drawn, _ = _tokens(model, tokens, None, copies=DEFAULT_COPIES, n_sequences=n_sequences, seed=seed)
+    drawn, _ = tokens_to_score(model, tokens, None, copies=DEFAULT_COPIES, n_sequences=n_sequences, seed=seed)
     return _one("duplicate_token", model, drawn, None, batch_size)
 
 
@@ -148,7 +148,7 @@ def attention_patterns(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> 
     return run(model, tokens, [AttentionPattern()])[AttentionPattern.name]
 
 
-def _tokens(
+def tokens_to_score(
     model: HookedModel, tokens: Tensor | None, period: int | None, *, copies: int, n_sequences: int, seed: int
 ) -> tuple[Tensor, int | None]:
     """The tokens to score, and the period of their repeats if exact rows are meant."""

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import DataError
-from interp.probes.loss import OUTPUT, cross_entropy
+from interp.probes.loss import cross_entropy
 from interp.probes.padding import check_unpadded
 from interp.probes.repeats import check_repeats
 from interp.result import Result, mean_over_examples
 from interp.running import Probe, Readings, run
-from interp.sites import HookedModel, Site
+from interp.sites import OUTPUT, HookedModel, Site
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,10 @@ class InContextLearning(Probe):
         return torch.stack([early, late, late - early], dim=-1)
 
     def result(self, readings: Readings) -> Result:
-        mean, stderr = mean_over_examples(readings[OUTPUT])
-        return Result(
-            name=self.name,
-            values=mean,
-            stderr=stderr,
-            axes=("part",),
-            labels={"part": ("early", "late", "late - early")},
-            count=len(readings[OUTPUT]),
-            unit="nats",
+        return _parts(
+            self.name,
+            readings[OUTPUT],
+            labels=("early", "late", "late - early"),
             description=f"loss around tokens {self.early} and {self.late} (windows of {self.window}); "
             "late − early is negative when the model learns in context",
         )
@@ -106,15 +101,10 @@ class RepeatLoss(Probe):
         return torch.stack([first, second, first - second], dim=-1)
 
     def result(self, readings: Readings) -> Result:
-        mean, stderr = mean_over_examples(readings[OUTPUT])
-        return Result(
-            name=self.name,
-            values=mean,
-            stderr=stderr,
-            axes=("part",),
-            labels={"part": ("first copy", "second copy", "gain")},
-            count=len(readings[OUTPUT]),
-            unit="nats",
+        return _parts(
+            self.name,
+            readings[OUTPUT],
+            labels=("first copy", "second copy", "gain"),
             description="loss on both copies of a repeated sequence; gain = first − second, positive when the repeat helps",
         )
 
@@ -122,3 +112,17 @@ class RepeatLoss(Probe):
 def repeat_loss(model: HookedModel, tokens: Int[Tensor, "batch pos"], period: int, *, batch_size: int | None = None) -> Result:
     """Loss on the two copies of BOS + r + r and the gain; see `RepeatLoss`. Cost: one forward pass."""
     return run(model, tokens, [RepeatLoss(period)], batch_size=batch_size)[RepeatLoss.name]
+
+
+def _parts(name: str, readings: Float[Tensor, "example part"], *, labels: tuple[str, ...], description: str) -> Result:
+    mean, stderr = mean_over_examples(readings)
+    return Result(
+        name=name,
+        values=mean,
+        stderr=stderr,
+        axes=("part",),
+        labels={"part": labels},
+        count=len(readings),
+        unit="nats",
+        description=description,
+    )

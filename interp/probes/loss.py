@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from interp.result import Result, mean_over_examples
 from interp.running import Probe, Readings
-from interp.sites import LOGITS, HookedModel, Site
+from interp.sites import OUTPUT, HookedModel, Site
 
-OUTPUT = Site(LOGITS)
 NO_TARGET = -100
 
 

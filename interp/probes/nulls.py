@@ -1,21 +1,23 @@
 """What the attention scores would be if heads did not do what the scores claim: a null for each, of the kind that fits it."""
 
 import math
+import time
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
-import xxhash
 from einops import rearrange
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from interp.probes.attention import DEFAULT_COPIES, _tokens
+from interp.probes.attention import DEFAULT_COPIES, tokens_to_score
 from interp.probes.padding import check_unpadded
 from interp.probes.patterns import HeadScore, HeadScores, Marks, PatternScore
+from interp.probes.repeats import row_generator, shuffled_tokens
 from interp.probes.scores import all_scores
+from interp.provenance import provenance_of
 from interp.result import Result, mean_over_examples
-from interp.running import Readings, check_tokens, run
+from interp.running import Readings, check_tokens, measure
 from interp.sites import HookedModel
 
 NORMAL_95 = 1.6449  # 95 % quantile of the standard normal distribution
@@ -44,13 +46,14 @@ def null_scores(
     *one* head looked at; of 144 heads about 7 pass. Arguments as in `head_scores`; the shuffles do not depend on the batch size.
     Cost: two forward passes.
     """
-    tokens, period = _tokens(model, tokens, period, copies=copies, n_sequences=n_sequences, seed=seed)
+    started = time.perf_counter()
+    tokens, period = tokens_to_score(model, tokens, period, copies=copies, n_sequences=n_sequences, seed=seed)
     check_tokens(model, tokens)
     check_unpadded(model, tokens)
     scores = all_scores(period)
     content = tuple(score for score in scores if score.needs_content)
     keys = tuple(_ShuffledKeys(score, seed) for score in scores if isinstance(score, PatternScore) and not score.needs_content)
-    moved = torch.stack([_reordered(row, seed) for row in tokens])
+    moved = shuffled_tokens(tokens, seed=seed)
     first = _per_sequence(model, moved, tokens, content, batch_size)
     second = _per_sequence(model, tokens, tokens, keys, batch_size)
     values = torch.cat([first.values, second.values], dim=1)
@@ -66,7 +69,7 @@ def null_scores(
         count=len(tokens),
         unit=" or ".join(dict.fromkeys(score.unit for score in scores)),
         description="scores under their null: tokens in random order (content), or keys shuffled within rows (positions)",
-        provenance=replace(first.provenance, seconds=round(first.provenance.seconds + second.provenance.seconds, 3), seed=seed),
+        provenance=replace(provenance_of(cast(nn.Module, model), tokens, time.perf_counter() - started), seed=seed),
     )
 
 
@@ -82,7 +85,7 @@ class _ShuffledKeys(PatternScore):
     def marks(self, tokens: Int[Tensor, "batch pos"]) -> Marks:
         marks, n = self.score.marks(tokens), tokens.shape[1]
         future = torch.ones(n, n, dtype=torch.bool, device=tokens.device).triu(1)
-        draws = torch.stack([torch.rand(n, n, generator=_generator(row, self.seed)) for row in tokens]).to(tokens.device)
+        draws = torch.stack([torch.rand(n, n, generator=row_generator(row, self.seed)) for row in tokens]).to(tokens.device)
         ranks = draws.masked_fill(future, 2.0).argsort(-1).argsort(-1)
         return ranks < marks.sum(-1, keepdim=True)
 
@@ -112,17 +115,7 @@ def _per_sequence(
 ) -> Result:
     size = batch_size or len(tokens)
     parts = [
-        run(model, chunk, [_PerSequence(scores, marked=places)])[_PerSequence.name]
+        measure(model, chunk, [_PerSequence(scores, marked=places)])[_PerSequence.name]
         for chunk, places in zip(tokens.split(size), marked.split(size), strict=True)
     ]
     return replace(parts[0], values=torch.cat([part.values for part in parts]))
-
-
-def _reordered(row: Int[Tensor, " pos"], seed: int) -> Int[Tensor, " pos"]:
-    order = torch.randperm(len(row) - 1, generator=_generator(row, seed)) + 1
-    return torch.cat([row[:1], row[order.to(row.device)]])
-
-
-def _generator(row: Int[Tensor, " pos"], seed: int) -> torch.Generator:
-    """A generator of the sequence's own, so that its draws do not depend on how the batch is split."""
-    return torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(row.cpu().contiguous().numpy().tobytes(), seed=seed) >> 1)

@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.errors import DataError
-from interp.probes.loss import OUTPUT, cross_entropy
+from interp.probes.loss import cross_entropy
 from interp.probes.padding import check_mask, check_unpadded, valid_positions
 from interp.result import Result
 from interp.running import Probe, Readings, run
-from interp.sites import HookedModel, Site
+from interp.sites import OUTPUT, HookedModel, Site
 
 Inputs = Any  # a string, strings, ids [batch pos], or an iterable of such tensors or of {"input_ids", "attention_mask"}
 STATISTICS = ("mean", "min", "max")

@@ -1,13 +1,13 @@
 """Repeated random tokens: the input on which induction can be seen, and only induction helps."""
 
 import torch
+import xxhash
 from jaxtyping import Int
 from torch import Tensor
 
 from interp.data import repeated_sequences
 from interp.errors import DataError
 from interp.running import device_of
-from interp.seeds import seed_for
 from interp.sites import HookedModel
 
 
@@ -46,9 +46,13 @@ def shuffled_tokens(tokens: Int[Tensor, "batch pos"], *, seed: int = 0) -> Int[T
 
     `in_context_learning(model, shuffled_tokens(tokens))`, or any score or loss, on it tells what the order was worth.
     """
-    generator = torch.Generator().manual_seed(seed_for("shuffled tokens", seed))
-    order = torch.rand(len(tokens), tokens.shape[1] - 1, generator=generator).argsort(dim=1).to(tokens.device)
-    return torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, order)], dim=1)
+    orders = [torch.randperm(len(row) - 1, generator=row_generator(row, seed)) + 1 for row in tokens]
+    return torch.cat([tokens[:, :1], tokens.gather(1, torch.stack(orders).to(tokens.device))], dim=1)
+
+
+def row_generator(row: Int[Tensor, " pos"], seed: int) -> torch.Generator:
+    """A generator of the sequence's own, so that its draws do not depend on how the batch is split."""
+    return torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(row.cpu().contiguous().numpy().tobytes(), seed=seed) >> 1)
 
 
 def vocabulary_size(model: HookedModel) -> int:

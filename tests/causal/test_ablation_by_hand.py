@@ -1,6 +1,5 @@
 """Ablations whose result is worked out another way: by hand, in plain PyTorch, or by a model built without the part."""
 
-from collections.abc import Iterator
 from itertools import product
 
 import pytest
@@ -24,15 +23,6 @@ from interp.models import AttnAttn, ConvAttn
 from interp.sites import Site
 
 D_VOCAB, D_MODEL, N_HEADS, BATCH, POS = 23, 12, 3, 5, 7
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads only get in each other's way on models of this size."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tokens_of(batch: int = BATCH, seed: int = 0) -> torch.Tensor:

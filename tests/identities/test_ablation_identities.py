@@ -1,7 +1,6 @@
 """Ablation: equal to slow obvious loops, neutral when it should be, and gone when its block ends."""
 
 import inspect
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -31,15 +30,6 @@ from interp.models import AttnAttn, ConvAttn
 from interp.sites import Site
 
 D_VOCAB, D_MODEL, N_HEADS, BATCH, POS = 19, 10, 2, 5, 6
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads only get in each other's way on models of this size."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tokens_of(batch: int = BATCH, seed: int = 0) -> torch.Tensor:

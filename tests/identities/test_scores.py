@@ -13,6 +13,7 @@ from interp.errors import ConfigError, DataError, ModelError
 from interp.models import AttnAttn, ConvAttn
 from interp.probes import head_scores, null_scores, prefix_matching_scores, repeated_tokens
 from interp.probes.scores import all_scores
+from interp.provenance import tensor_hash
 
 N_LAYERS, N_HEADS, D_VOCAB, BATCH = 2, 3, 13, 5
 
@@ -277,3 +278,13 @@ def test_a_short_context_is_told_which_period_fits() -> None:
     with pytest.raises(DataError, match=r"101 positions and this model has 47\. Give period=11 or less"):
         interp.head_scores(model)
     assert interp.head_scores(model, period=11).values.shape == (7, 1, 1)
+
+
+def test_the_null_names_the_tokens_it_was_asked_about_whatever_the_batches() -> None:
+    model = ConvAttn(d_vocab=41, d_model=12, n_ctx=47)
+    tokens = repeated_tokens(model, n_sequences=7, period=9)
+    whole, split = (null_scores(model, tokens, period=9, batch_size=size) for size in (None, 3))
+    assert whole.provenance.tokens == split.provenance.tokens == tensor_hash(tokens)
+    torch.testing.assert_close(whole.values, split.values, atol=1e-6, rtol=0)
+    shuffled = interp.shuffled_tokens(tokens, seed=2)
+    assert torch.equal(shuffled, torch.cat([interp.shuffled_tokens(part, seed=2) for part in tokens.split(3)]))

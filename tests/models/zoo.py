@@ -23,8 +23,6 @@ from interp import Intervention, Probe, Result, Site, run
 from interp.models import AttnAttn, AuditResult, ConvAttn, SmearedKeyAttn, audit, load_model
 from interp.sites import LOGITS
 
-torch.set_num_threads(1)  # tiny matrices on several threads of a busy machine wait for each other: far slower
-
 D_VOCAB, D_MODEL, N_LAYERS, N_HEADS, D_HEAD, D_MLP, N_CTX = 53, 24, 2, 4, 6, 40, 47
 BATCH, POS = 3, 11
 TL = tuple(int(part) for part in version("transformer-lens").split(".")[:2])
