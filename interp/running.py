@@ -197,6 +197,7 @@ class _Plan:
 
     def __init__(self, model: HookedModel, tokens: Tensor):
         self.model, self.tokens = model, tokens
+        self.points = model.hook_dict  # a bridge puts it together anew each time it is asked
         self.stations: dict[int, _Station] = {}
 
     def begin(self, tokens: Tensor) -> None:
@@ -213,8 +214,8 @@ class _Plan:
         return {station.name: station.pass_through for station in self.stations.values()}
 
     def station(self, site: Site) -> _Station:
-        name = check_site(self.model, site)
-        station = self.stations.setdefault(id(self.model.hook_dict[name]), _Station(name))
+        name = site.hook_name if site.hook_name in self.points else check_site(self.model, site)
+        station = self.stations.setdefault(id(self.points[name]), _Station(name))
         station.sites.append(site)
         return station
 

@@ -4,43 +4,77 @@ data = load_data(TextConfig(corpus="python-docs", length=128))
 data.train           # sequence pos, every row beginning with BOS
 """
 
-from typing import Annotated
-
-from pydantic import Field
-
+from interp.data.arithmetic import ModularAdditionConfig
+from interp.data.brackets import BracketsConfig
 from interp.data.corpora import CORPORA, Corpus, load_corpus
+from interp.data.induction import InductionConfig
+from interp.data.markov import MarkovConfig
 from interp.data.packing import encode_documents, pack
+from interp.data.padded import PaddedTextConfig, padded_rows
+from interp.data.pairs import (
+    PromptPairs,
+    greater_than_metric,
+    greater_than_pairs,
+    induction_pairs,
+    ioi_pairs,
+    load_pairs,
+    load_pairs_by_length,
+)
 from interp.data.passages import REPEATED_PASSAGE, check_passage, encode_text
-from interp.data.tasks import RepeatedConfig, load_task, repeated_sequences
+from interp.data.repeated import RepeatedConfig, repeated_sequences
+from interp.data.strings import CopyConfig, HistogramConfig, ReverseConfig, SortConfig
+from interp.data.tasks import DrawnTask, Task, load_task, task
 from interp.data.text import TextConfig, load_text
 from interp.data.tokenizers import load_tokenizer
-from interp.data.tokens import TokenData
+from interp.data.tokens import DATA, DataSource, TokenData
 
-DataConfig = Annotated[TextConfig | RepeatedConfig, Field(discriminator="kind")]
-"""Any settings of data, told apart by `kind`; for use as the type of a field."""
+DataConfig = DATA.field()
+"""Any settings of data, told apart by `kind`, also those registered later; for use as the type of a field."""
 
 
-def load_data(config: TextConfig | RepeatedConfig) -> TokenData:
-    """The tokens that `config` describes. Raises `DataError` where `load_text` and `load_task` do."""
-    return load_text(config) if isinstance(config, TextConfig) else load_task(config)
+def load_data(config: DataSource) -> TokenData:
+    """The tokens that `config`, settings of any registered kind of data, describes. Raises `DataError` where its `load` does."""
+    return config.load()
 
 
 __all__ = [
     "CORPORA",
+    "DATA",
     "REPEATED_PASSAGE",
+    "BracketsConfig",
+    "CopyConfig",
     "Corpus",
     "DataConfig",
+    "DataSource",
+    "DrawnTask",
+    "HistogramConfig",
+    "InductionConfig",
+    "MarkovConfig",
+    "ModularAdditionConfig",
+    "PaddedTextConfig",
+    "PromptPairs",
     "RepeatedConfig",
+    "ReverseConfig",
+    "SortConfig",
+    "Task",
     "TextConfig",
     "TokenData",
     "check_passage",
     "encode_documents",
     "encode_text",
+    "greater_than_metric",
+    "greater_than_pairs",
+    "induction_pairs",
+    "ioi_pairs",
     "load_corpus",
     "load_data",
+    "load_pairs",
+    "load_pairs_by_length",
     "load_task",
     "load_text",
     "load_tokenizer",
     "pack",
+    "padded_rows",
     "repeated_sequences",
+    "task",
 ]

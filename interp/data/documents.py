@@ -34,6 +34,11 @@ def into_articles(pieces: Iterable[str]) -> list[str]:
     return ["\n".join(lines) for lines in articles]
 
 
+def into_lines(documents: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Every line of `(name, text)` documents as a document of its own, named by its document and number."""
+    return [(f"{name} line {number}", line) for name, text in documents for number, line in enumerate(text.split("\n"))]
+
+
 def hold_out(
     documents: Sequence[tuple[str, str]], splits: Sequence[str], *, seed: int, asked: str
 ) -> tuple[list[str], dict[str, list[str]]]:

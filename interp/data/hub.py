@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from interp.data.documents import into_articles
-from interp.errors import DataError
+from interp.errors import DataError, nearest
 
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -45,7 +45,7 @@ def only_cached() -> Iterator[None]:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
-def read_hub(name: str, config: str | None) -> dict[str, list[tuple[str, str]]]:
+def read_hub(name: str, config: str | None, column: str | None = None) -> dict[str, list[tuple[str, str]]]:
     """`{split: [(document name, text), …]}` of dataset `owner/name`, downloaded once by `datasets` and then cached by it.
 
     Raises `DataError` when the Hub cannot be reached and the dataset is not cached (after at most a few seconds), or when there
@@ -63,30 +63,34 @@ def read_hub(name: str, config: str | None) -> dict[str, list[tuple[str, str]]]:
                 found = datasets.load_dataset(name, config)
     except Exception as error:  # the Hub's client raises a dozen types, some of them plain OSError and ValueError
         raise _cannot_open(asked, reason, error) from error
-    return dataset_documents(found, asked)
+    return dataset_documents(found, asked, column)
 
 
-def dataset_documents(dataset: Any, asked: str) -> dict[str, list[tuple[str, str]]]:
+def dataset_documents(dataset: Any, asked: str, column: str | None = None) -> dict[str, list[tuple[str, str]]]:
     """Documents of a `Dataset` or `DatasetDict` by split; a lone `Dataset`, or a single split of any name, counts as `train`.
 
-    Splits are taken by their exact names (validation also as valid, val or dev); further ones are left aside.
+    The text is in `column`, by default `text` or the only column of strings. Splits are taken by their exact names
+    (validation also as valid, val or dev); further ones are left aside.
     """
     if not isinstance(dataset, dict):
-        return {"train": _rows(dataset, asked)}
+        return {"train": _rows(dataset, asked, column)}
     if len(dataset) == 1:
-        return {"train": _rows(next(iter(dataset.values())), asked)}
+        return {"train": _rows(next(iter(dataset.values())), asked, column)}
     if "train" not in dataset:
         raise DataError(asked, f"it has no split 'train', only {', '.join(dataset)}", "Save the splits wanted with save_to_disk")
     found = {split: [name for name in names if name in dataset] for split, names in _SPLIT_NAMES.items()}
-    return {split: _rows(dataset[names[0]], asked) for split, names in found.items() if names}
+    return {split: _rows(dataset[names[0]], asked, column) for split, names in found.items() if names}
 
 
-def _rows(rows: Any, asked: str) -> list[tuple[str, str]]:
+def _rows(rows: Any, asked: str, column: str | None) -> list[tuple[str, str]]:
     columns = [name for name, feature in rows.features.items() if getattr(feature, "dtype", "") in ("string", "large_string")]
-    if "text" not in columns and len(columns) != 1:
+    if column is None and "text" not in columns and len(columns) != 1:
         truth = f"it has no column 'text' and {len(columns)} columns of strings ({', '.join(columns) or 'none'})"
-        raise DataError(asked, truth, "Rename the wanted column to 'text', save it with save_to_disk and give that folder")
-    column = "text" if "text" in columns else columns[0]
+        raise DataError(asked, truth, "Name the wanted one as column")
+    if column is not None and column not in columns:
+        truth = f"it has no column {column!r} of strings; those are {', '.join(columns) or 'none'}"
+        raise DataError(asked, truth, f"{nearest(column, columns)}Name one of them, or leave column at null")
+    column = column or ("text" if "text" in columns else columns[0])
     articles = into_articles(text for text in rows[column] if text is not None)
     return [(f"document {number}", text) for number, text in enumerate(articles)]
 

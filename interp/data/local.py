@@ -23,7 +23,7 @@ def split_of(name: str) -> str | None:
     return next((split for split, pattern in _SPLIT_NAMES.items() if pattern.match(name.lower())), None)
 
 
-def read_local(path: Path) -> dict[str, list[tuple[str, str]]]:
+def read_local(path: Path, column: str | None = None) -> dict[str, list[tuple[str, str]]]:
     """`{split: [(document name, text), …]}` from a file or folder; always with `train`, the others only where files name them.
 
     Raises `DataError` for a file that is not UTF-8 (with the byte where it stops being so) or a folder without text.
@@ -31,7 +31,7 @@ def read_local(path: Path) -> dict[str, list[tuple[str, str]]]:
     if path.is_file():
         return {"train": _documents(path.name, read_text(path))}
     if saved_by_datasets(path):
-        return _read_saved(path)
+        return _read_saved(path, column)
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_text(file.relative_to(path))]
     if not files:
         raise DataError(
@@ -101,7 +101,7 @@ def _by_split(path: Path, files: Mapping[str, list[tuple[str, str]]]) -> dict[st
     return splits
 
 
-def _read_saved(path: Path) -> dict[str, list[tuple[str, str]]]:
+def _read_saved(path: Path, column: str | None) -> dict[str, list[tuple[str, str]]]:
     import datasets
 
     try:
@@ -112,4 +112,4 @@ def _read_saved(path: Path) -> dict[str, list[tuple[str, str]]]:
             f"it cannot be opened ({type(error).__name__}: {error})",
             "Save it again with save_to_disk",
         ) from error
-    return dataset_documents(saved, f"saved dataset {str(path)!r}")
+    return dataset_documents(saved, f"saved dataset {str(path)!r}", column)

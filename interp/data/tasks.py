@@ -1,125 +1,187 @@
-"""Tasks: generated tokens of which the right answer is known."""
+"""Tasks: generated tokens of which the right answer is known. A task of your own is a class of about ten lines:
 
-from collections.abc import Collection
-from typing import Literal
+@task
+class Parity(DrawnTask):
+    '''Bits, then whether the number of ones among them is odd.'''
+
+    kind: Literal["parity"] = "parity"
+    n_bits: int = setting(8, "bits in a sequence")
+
+    @property
+    def symbols(self):
+        return ("BOS", "0", "1")
+
+    def draw(self, n_sequences, generator):
+        bits = torch.randint(2, (n_sequences, self.n_bits), generator=generator)
+        tokens = torch.cat([bits, bits.sum(dim=1, keepdim=True) % 2], dim=1) + 1
+        return tokens, torch.arange(self.n_bits + 1) == self.n_bits
+
+after which `data.kind=parity` names it in every configuration.
+"""
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, TypeVar, dataclass_transform
 
 import torch
-from jaxtyping import Int
+import xxhash
+from jaxtyping import Bool, Int
+from pydantic import Field
 from torch import Tensor
 
 from interp.config import setting, settings
-from interp.data.tokens import TokenData, tokens_fingerprint
-from interp.errors import DataError
+from interp.data.tokens import DATA, SPLITS, TokenData, tokens_fingerprint
+from interp.errors import ConfigError, DataError
+from interp.registry import kind_of
 from interp.seeds import seed_for
 
-_KEYS_AT_ONCE = 2**22  # 32 MB of random keys
+T = TypeVar("T")
+Rows = tuple[Int[Tensor, "sequence pos"], Bool[Tensor, "sequence pos"]]
+Positive = Annotated[int, Field(gt=0)]
+
+_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+_MOST_DRAWS = 50
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def task(cls: type[T]) -> type[T]:
+    """Make `cls` a settings class and register it as a kind of data, so that configurations can name it (a decorator).
+
+    It derives from `DrawnTask`, or from `Task` when it makes its splits itself. Raises `ConfigError` for any other class, and
+    where `Registry.register` does.
+    """
+    if not issubclass(cls, Task):
+        raise ConfigError(
+            f"the task {cls.__name__}", "it is not a Task", "Derive it from interp.data.DrawnTask or interp.data.Task"
+        )
+    return DATA.register(settings(cls))
 
 
 @settings
-class RepeatedConfig:
-    """Repeated random tokens: BOS + r + r, the tokens of r distinct. What follows in the second copy can only be looked up.
+class Task(ABC):
+    """Generated data in three splits, with its answers. What a configuration names is a subclass under `@task`."""
 
-    With `min_period` the length of r is drawn for each sequence, and r goes on repeating to the end of it. With one length for
-    all, a model that knows positions can learn to look back by that many tokens without reading any.
+    @property
+    @abstractmethod
+    def symbols(self) -> tuple[str, ...]:
+        """The name of each token id, for display. The first, id 0, is BOS."""
+
+    @abstractmethod
+    def splits(self) -> Mapping[str, Rows]:
+        """For train, validation and test: token ids without BOS, and True at the tokens that are asked for."""
+
+    @property
+    def floor(self) -> float:
+        """The smallest mean loss over the answers that any model can expect, in nats: 0, as each follows."""
+        return 0.0
+
+    @property
+    def description(self) -> str:
+        """What this is, in one line."""
+        sentence = (inspect.getdoc(type(self)) or "").split("\n")[0].rstrip(".")
+        return f"{kind_of(type(self))}: {sentence}"
+
+    def load(self) -> TokenData:
+        """The three splits, BOS (id 0) before every row. Equal settings give equal tokens.
+
+        Raises `DataError` when the task's own rows, masks and symbols do not fit together, or when it has too few sequences.
+        """
+        splits, answers = {}, {}
+        for split, (tokens, mask) in self.splits().items():
+            splits[split] = torch.nn.functional.pad(tokens, (1, 0), value=0)
+            answers[split] = torch.nn.functional.pad(mask, (1, 0), value=False)
+        return TokenData(
+            **splits,
+            d_vocab=len(self.symbols),
+            tokenizer=None,
+            bos_id=0,
+            fingerprint=tokens_fingerprint(*splits.values()),
+            description=self.description,
+            answers=answers,
+            floor=self.floor,
+            symbols=self.symbols,
+        )
+
+
+@settings
+class DrawnTask(Task):
+    """A task whose sequences are drawn at random, as many as are wanted.
+
+    No sequence stands in two splits: each is assigned to one by a hash of its tokens (80 % of all possible sequences to train,
+    10 % to validation and to test) and each split draws until it has enough. In a small space training sees sequences twice.
     """
 
-    kind: Literal["repeated"] = setting("repeated", "which data this is")
-    d_vocab: int = setting(256, "number of tokens in the vocabulary; token 0 is BOS")
-    period: int = setting(32, "length of r, or the largest length; a sequence has 1 + 2 * period tokens")
-    min_period: int | None = setting(None, "smallest length of r, drawn for each sequence; null means that all have one length")
-    n_train: int = setting(8192, "number of training sequences")
-    n_validation: int = setting(512, "number of validation sequences, and of test sequences")
+    n_train: Positive = setting(8192, "number of training sequences")
+    n_validation: Positive = setting(512, "number of validation sequences, and of test sequences")
     seed: int = setting(0, "seed of all sequences; each split draws from a stream of its own")
 
-    def __post_init__(self) -> None:
-        if self.min_period is not None and not 1 <= self.min_period <= self.period:
-            raise ValueError(f"min_period must lie between 1 and period = {self.period}, not {self.min_period}")
-        for name in ("d_vocab", "period", "n_train", "n_validation"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.period > self.d_vocab - 1:
-            raise ValueError(f"period must be at most d_vocab - 1 = {self.d_vocab - 1}, not {self.period}; its tokens differ")
+    disjoint: ClassVar[bool] = True  # False for tasks whose probabilities a split by content would bend
 
+    @abstractmethod
+    def draw(self, n_sequences: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`n_sequences` random rows of one length, and which of their tokens are asked for.
 
-def load_task(config: RepeatedConfig) -> TokenData:
-    """The three splits of a task, each from its own random stream. Equal settings give equal tokens."""
-    sizes = {"train": config.n_train, "validation": config.n_validation, "test": config.n_validation}
-    splits = {name: _repeats(config, size, seed=seed_for("repeated", config.seed, name)) for name, size in sizes.items()}
-    lengths = f"{config.min_period} to {config.period}" if config.min_period is not None else f"{config.period}"
-    return TokenData(
-        **splits,
-        d_vocab=config.d_vocab,
-        tokenizer=None,
-        bos_id=0,
-        fingerprint=tokens_fingerprint(*splits.values()),
-        description=f"repeated random tokens: BOS + r + r, r of {lengths} distinct tokens out of {config.d_vocab - 1}",
-    )
+        Tokens: ids from 1 up, without BOS, which is put before them. Answers: True where a token follows from those before it;
+        one mask for all rows, or one for each. All randomness comes from `generator`.
+        """
 
+    def splits(self) -> Mapping[str, Rows]:
+        sizes = {"train": self.n_train, "validation": self.n_validation, "test": self.n_validation}
+        return {split: self._draw_split(split, size) for split, size in sizes.items()}
 
-def _repeats(config: RepeatedConfig, n_sequences: int, *, seed: int) -> Int[Tensor, "sequence pos"]:
-    rows = repeated_sequences(config.d_vocab, n_sequences, period=config.period, seed=seed)
-    if config.min_period is None:
-        return rows
-    generator = torch.Generator(device="cpu").manual_seed(seed_for("periods", seed))
-    periods = torch.randint(config.min_period, config.period + 1, (n_sequences, 1), generator=generator)
-    source = torch.arange(2 * config.period) % periods
-    return torch.cat([rows[:, :1], rows[:, 1:].gather(1, source)], dim=1)
-
-
-def repeated_sequences(
-    d_vocab: int,
-    n_sequences: int,
-    *,
-    period: int,
-    seed: int,
-    bos_id: int = 0,
-    exclude: Collection[int] = (),
-    device: str | torch.device = "cpu",
-) -> Int[Tensor, "sequence pos"]:
-    """`n_sequences` rows BOS + r + r, with 1 + 2 * `period` tokens each.
-
-    The `period` tokens of r are distinct, so that every token of the second copy has exactly one earlier occurrence; r is uniform
-    among all such orders of tokens other than `bos_id` and `exclude` (special ids). Drawn on the CPU from a generator of its own:
-    the same seed gives the same tokens on every device, and the global generator is left alone.
-
-    Raises `DataError` when fewer than `period` tokens are available, or when a count is not positive.
-    """
-    available = sorted(set(range(d_vocab)) - {bos_id, *exclude})
-    asked = f"repeated sequences of period {period}"
-    if period < 1 or n_sequences < 1:
-        raise DataError(asked, f"period and n_sequences ({n_sequences}) must be at least 1", "Use positive numbers")
-    if period > len(available):
+    def _draw_split(self, split: str, size: int) -> Rows:
+        generator = torch.Generator().manual_seed(seed_for(str(kind_of(type(self))), self.seed, split))
+        share = _SHARES[split] if self.disjoint else 1.0
+        at_once = math.ceil(1.1 * size / share) + 16 if self.disjoint else size
+        drawn: list[Rows] = []
+        found = 0
+        for _ in range(_MOST_DRAWS):
+            tokens, answers = self._checked(at_once, generator)
+            mine = _belongs_to(tokens, split) if self.disjoint else torch.ones(len(tokens), dtype=torch.bool)
+            drawn.append((tokens[mine], answers[mine]))
+            found += int(mine.sum())
+            if found >= size:
+                return torch.cat([rows for rows, _ in drawn])[:size], torch.cat([masks for _, masks in drawn])[:size]
+        n_drawn = at_once * _MOST_DRAWS
         raise DataError(
-            asked,
-            f"their tokens are distinct, and only {len(available)} of {d_vocab} remain without BOS and excluded ones",
-            f"Use a period of at most {len(available)}, or a larger vocabulary",
+            f"task {kind_of(type(self))!r}, split {split!r}",
+            f"it has too few different sequences: {found} of {n_drawn} drawn belong to this split, and {size} are needed",
+            "Make the sequences longer, or give them more symbols",
         )
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    once = torch.tensor(available)[_distinct(len(available), n_sequences, period, generator)]
-    bos = torch.full((n_sequences, 1), bos_id)
-    return torch.cat([bos, once, once], dim=1).to(device)
+
+    def _checked(self, n_sequences: int, generator: torch.Generator) -> Rows:
+        tokens, answers = self.draw(n_sequences, generator)
+        d_vocab = len(self.symbols)
+        wrong = None
+        if tokens.ndim != 2 or len(tokens) != n_sequences or tokens.is_floating_point():
+            wrong = f"draw({n_sequences}) gave {tokens.dtype} of shape {tuple(tokens.shape)}, not {n_sequences} rows of token ids"
+        elif answers.dtype != torch.bool or answers.shape not in (tokens.shape, tokens.shape[1:]):
+            shapes = f"shape {tuple(answers.shape)}, its tokens of shape {tuple(tokens.shape)}"
+            wrong = f"its answers are {answers.dtype} of {shapes}"
+        elif tokens.min() < 1 or tokens.max() >= d_vocab:
+            wrong = f"its ids are {int(tokens.min())} to {int(tokens.max())}, and its symbols BOS and 1 to {d_vocab - 1}"
+        elif not answers.any():
+            wrong = "it asks for no token: its answers are all False"
+        if wrong is not None:
+            raise DataError(f"task {kind_of(type(self))!r}", wrong, "See the example at the top of interp.data.tasks")
+        return tokens.long(), answers.expand(tokens.shape)
 
 
-def _distinct(n_options: int, n_rows: int, n_drawn: int, generator: torch.Generator) -> Int[Tensor, "sequence drawn"]:
-    """Rows of distinct indices below `n_options`, uniform among all orders; memory stays small for any `n_options`."""
-    if n_drawn**2 <= 2 * n_options:
-        return _by_rejection(n_options, n_rows, n_drawn, generator)
-    step = max(1, _KEYS_AT_ONCE // n_options)
-    chunks = []
-    for start in range(0, n_rows, step):  # float64 keys: in float32 equal keys, and so a bias by index, would be common
-        keys = torch.rand(min(step, n_rows - start), n_options, generator=generator, dtype=torch.float64)
-        chunks.append(keys.topk(n_drawn, dim=1).indices)
-    return torch.cat(chunks)
+def load_task(config: Task) -> TokenData:
+    """The three splits of a task; the same as `config.load()`."""
+    return config.load()
 
 
-def _by_rejection(n_options: int, n_rows: int, n_drawn: int, generator: torch.Generator) -> Int[Tensor, "sequence drawn"]:
-    """Draws whole rows again until none repeats; at least a quarter of the rows pass each time, since n_drawn² ≤ 2 n_options."""
-    rows = torch.randint(n_options, (n_rows, n_drawn), generator=generator)
-    pending = torch.arange(n_rows)
-    while len(pending := pending[_has_repeats(rows[pending])]):
-        rows[pending] = torch.randint(n_options, (len(pending), n_drawn), generator=generator)
-    return rows
+def numbers(count: int) -> tuple[str, ...]:
+    """The names 0, 1, … of `count` symbols."""
+    return tuple(map(str, range(count)))
 
 
-def _has_repeats(rows: Int[Tensor, "sequence drawn"]) -> Tensor:
-    return (rows.sort(dim=1).values.diff(dim=1) == 0).any(dim=1)
+def _belongs_to(tokens: Int[Tensor, "sequence pos"], split: str) -> Bool[Tensor, " sequence"]:
+    """Whether the hash of a row's tokens falls to this split; the shares of the splits lie side by side in [0, 1)."""
+    start = sum(_SHARES[earlier] for earlier in SPLITS[: SPLITS.index(split)])
+    contents = tokens.contiguous().numpy().astype("<i8", copy=False)
+    places = torch.tensor([xxhash.xxh3_64_intdigest(row.tobytes()) / 2**64 for row in contents], dtype=torch.float64)
+    return (places >= start) & (places < start + _SHARES[split])

@@ -1,6 +1,6 @@
 """Text as training data: a corpus, a tokenizer and a length."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -11,17 +11,20 @@ from interp.config import setting, settings
 from interp.data.corpora import load_corpus
 from interp.data.packing import bos_id, pack
 from interp.data.tokenizers import load_tokenizer, vocabulary_size
-from interp.data.tokens import TokenData, tokens_fingerprint
+from interp.data.tokens import DATA, SPLITS, TokenData, tokens_fingerprint
 from interp.errors import DataError
 from interp.seeds import seed_for
 
 
+@DATA.register
 @settings
 class TextConfig:
     """Text, packed to sequences of one length."""
 
     kind: Literal["text"] = setting("text", "which data this is")
     corpus: str = setting("python-docs", "python-docs, wikitext-2-raw-v1, a path, or owner/name[:configuration] on the Hub")
+    documents: Literal["whole", "lines"] = setting("whole", "whole: as the corpus has them; lines: every line is a document")
+    column: str | None = setting(None, "column of a dataset that holds the text; null means 'text', or its only one of strings")
     tokenizer: str = setting("bpe", "bpe (trained on the corpus), characters, or a Hugging Face tokenizer's name or folder")
     vocab_size: int = setting(1024, "number of tokens that bpe is trained to; the other tokenizers have their own")
     length: int = setting(128, "tokens in a sequence, BOS included")
@@ -35,6 +38,10 @@ class TextConfig:
         if not 0 <= self.repeat_share <= 1:
             raise ValueError(f"repeat_share must lie between 0 and 1, not {self.repeat_share}")
 
+    def load(self) -> TokenData:
+        """The three splits; see `load_text`."""
+        return load_text(self)
+
 
 def load_text(config: TextConfig) -> TokenData:
     """Open, tokenize and pack the three splits, each by itself, so that no sequence mixes two of them.
@@ -42,10 +49,10 @@ def load_text(config: TextConfig) -> TokenData:
     Equal settings give equal tokens (for `python-docs`: under the same Python). Raises `DataError` where `load_corpus`,
     `load_tokenizer` or `pack` do; a split too short for one sequence is named.
     """
-    corpus = load_corpus(config.corpus, split_seed=config.split_seed)
+    corpus = load_corpus(config.corpus, split_seed=config.split_seed, documents=config.documents, column=config.column)
     tokenizer = load_tokenizer(config.tokenizer, corpus, vocab_size=config.vocab_size)
-    splits = {}
-    for name in ("train", "validation", "test"):
+    splits: dict[str, Any] = {}
+    for name in SPLITS:
         try:
             splits[name] = pack(getattr(corpus, name), tokenizer, length=config.length)
         except DataError as error:
@@ -82,4 +89,5 @@ def with_repeats(tokens: Int[Tensor, "sequence pos"], *, share: float, seed: int
 def _describe(config: TextConfig) -> str:
     tokenizer = f"bpe to {config.vocab_size:,} tokens" if config.tokenizer == "bpe" else config.tokenizer
     repeats = f", {config.repeat_share:.0%} of training sequences repeat a passage" if config.repeat_share else ""
-    return f"text: {config.corpus}, tokenizer {tokenizer}, sequences of {config.length}{repeats}"
+    lines = ", a line a document" if config.documents == "lines" else ""
+    return f"text: {config.corpus}{lines}, tokenizer {tokenizer}, sequences of {config.length}{repeats}"

@@ -1,11 +1,29 @@
 """What every source of data gives to training: three splits of tokens, and how to read them."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
+
+from interp.registry import Registry
+
+SPLITS = ("train", "validation", "test")
+
+DATA = Registry("data")
+"""Every kind of data that a configuration can name; `@DATA.register` adds one, and `@task` a generated one."""
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """Settings of a kind of data: a settings class with this method."""
+
+    def load(self) -> "TokenData":
+        """The tokens that these settings describe; equal settings give equal tokens."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -14,6 +32,10 @@ class TokenData:
 
     `d_vocab` is one more than the largest id that can occur; `tokenizer` is None for tasks that have no text; `fingerprint` is a
     hash of all tokens, the same on every machine; `description` says in one line what this is.
+
+    Tasks say more. `answers` marks, for each split by name, the tokens that are asked for: each follows from what comes before it
+    (in a Markov language: as far as it can). `floor` is the smallest mean loss over them that any model can expect, in nats.
+    `symbols` names every token id for display.
     """
 
     train: Int[Tensor, "train_sequence pos"]
@@ -24,6 +46,9 @@ class TokenData:
     bos_id: int
     fingerprint: str
     description: str
+    answers: Mapping[str, Bool[Tensor, "_ pos"]] | None = None
+    floor: float | None = None
+    symbols: tuple[str, ...] | None = None
 
 
 def tokens_fingerprint(*splits: Int[Tensor, "_ _"]) -> str:

@@ -8,6 +8,7 @@ callable `(logits, tokens) -> one number per example` is accepted wherever a met
 from interp.metrics.base import Metric, MetricLike, Reads, as_metric, from_callable
 from interp.metrics.standard import Normalized, accuracy, kl, logit_diff, loss, normalized, prob
 from interp.metrics.values import MetricValues, kl_from_run, metric_values
+from interp.metrics.weighted import logit, weighted_prob
 
 __all__ = [
     "Metric",
@@ -20,9 +21,11 @@ __all__ = [
     "from_callable",
     "kl",
     "kl_from_run",
+    "logit",
     "logit_diff",
     "loss",
     "metric_values",
     "normalized",
     "prob",
+    "weighted_prob",
 ]

@@ -153,11 +153,11 @@ class Normalized(Metric):
     @property
     def undefined(self) -> int:
         """How many pairs have no gap to recover; their value is NaN."""
-        return int(self._gap().isnan().sum())
+        return int(self.gap.isnan().sum())
 
     def score(self, read: Read, tokens: Tokens) -> PerExample:
         value = self.metric.score(read, tokens).to(torch.float64)
-        return (value - self.corrupted.to(value)) / self._gap().to(value.device)
+        return (value - self.corrupted.to(value)) / self.gap.to(value.device)
 
     def per_example(self) -> Mapping[str, Tensor]:
         return {"clean": self.clean, "corrupted": self.corrupted}
@@ -170,7 +170,9 @@ class Normalized(Metric):
         super().check_examples(n_examples)
         self.metric.check_examples(n_examples)
 
-    def _gap(self) -> Tensor:
+    @property
+    def gap(self) -> PerExample:
+        """clean − corrupted of each pair, in float64; NaN where it is no larger than rounding."""
         clean, corrupted = self.clean.to(torch.float64), self.corrupted.to(torch.float64)
         rounding = 4 * torch.finfo(self.clean.dtype).eps * torch.maximum(clean.abs(), corrupted.abs())
         gap = clean - corrupted

@@ -38,7 +38,7 @@ class MetricValues(Probe):
 
 
 @dataclass(frozen=True, eq=False)
-class _LogitsRead(Probe):
+class LogitsRead(Probe):
     """Keeps the logits that a metric would read."""
 
     reads: Reads
@@ -96,7 +96,7 @@ def kl_from_run(
     position = None if position is None else position_of(position)
     reads = Reads(positions(position))
     parts = [
-        measure(model, tokens[rows], [_LogitsRead(reads.select(rows))])[_LogitsRead.name].values
+        measure(model, tokens[rows], [LogitsRead(reads.select(rows))])[LogitsRead.name].values
         for rows in row_chunks(len(tokens), batch_size)
     ]
     return KL(at_least_float32(torch.cat(parts)).log_softmax(-1), position)

@@ -50,19 +50,44 @@ def smear_keys(keys: PerHead, share: Float[Tensor, " head"]) -> PerHead:
     return torch.cat([keys[:, :1], (1 - share) * keys[:, 1:] + share * keys[:, :-1]], dim=1)
 
 
+def rotated(x: PerHead, base: float = 10000.0) -> PerHead:
+    """Rotary positions: entry f of the first half and of the second turn together by pos · base^(−2f/d_head) (Su et al. 2021)."""
+    half = x.shape[-1] // 2
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    places, entries = (torch.arange(n, dtype=dtype, device=x.device) for n in (x.shape[1], half))
+    angle = einsum(places, base ** (-entries / half), "pos, entry -> pos entry")
+    cos, sin = (rearrange(part, "pos entry -> pos 1 entry") for part in (angle.cos(), angle.sin()))
+    first, second = x.to(dtype).split(half, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+
+
 class Attention(nn.Module):
-    """Causal attention without biases: softmax(q k / sqrt(d_head)) over the current and earlier positions.
+    """softmax(q k / sqrt(d_head)) over the current and earlier positions, or over all with `causal=False`.
 
     Without `output_projection` the heads' outputs are concatenated (needs n_heads * d_head == d_model), which `W_O` then states
-    as slices of the identity. With `smeared` each key is mixed with the one before it, by a learnt share per head.
-    Weights are Xavier-normal, as of the joint [d_model, n_heads * d_head] matrix.
+    as slices of the identity. With `smeared` each key is mixed with the one before it, by a learnt share per head. With
+    `rotary` queries and keys are rotated by their positions, after `hook_q` and `hook_k` and before `hook_rot_q` and
+    `hook_rot_k`. `dropout` acts on the pattern, after `hook_pattern`. Weights are Xavier-normal, as of the joint
+    [d_model, n_heads * d_head] matrix; biases (with `bias`) start at 0.
     """
 
     W_O: Tensor
 
-    def __init__(self, d_model: int, n_heads: int, d_head: int, smeared: bool = False, output_projection: bool = False):
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        d_head: int,
+        smeared: bool = False,
+        output_projection: bool = False,
+        *,
+        causal: bool = True,
+        rotary: bool = False,
+        bias: bool = False,
+        dropout: float = 0.0,
+    ):
         super().__init__()
-        self.scale = d_head**-0.5
+        self.scale, self.causal, self.rotary = d_head**-0.5, causal, rotary
         self.W_Q, self.W_K, self.W_V = (_xavier(n_heads, d_model, d_head) for _ in range(3))
         self.output_projection = output_projection
         if output_projection:
@@ -72,11 +97,16 @@ class Attention(nn.Module):
         else:
             identity = rearrange(torch.eye(d_model), "(head d_head) d_model -> head d_head d_model", head=n_heads)
             self.register_buffer("W_O", identity, persistent=False)
+        self.b_Q, self.b_K, self.b_V = (_zeros(n_heads, d_head) if bias else None for _ in range(3))
+        self.b_O = _zeros(d_model) if bias and output_projection else None
         self.alpha = nn.Parameter(torch.zeros(n_heads)) if smeared else None
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.hook_q, self.hook_k, self.hook_v, self.hook_z = HookPoint(), HookPoint(), HookPoint(), HookPoint()
         self.hook_attn_scores, self.hook_pattern = HookPoint(), HookPoint()
         if smeared:
             self.hook_k_unsmeared = HookPoint()
+        if rotary:
+            self.hook_rot_q, self.hook_rot_k = HookPoint(), HookPoint()
 
     @property
     def previous_share(self) -> Float[Tensor, " head"] | None:
@@ -84,22 +114,48 @@ class Attention(nn.Module):
         return None if self.alpha is None else 1 - torch.sigmoid(self.alpha)
 
     def forward(self, x: Residual) -> Residual:
-        q, k, v = (einsum(x, w, "batch pos d_model, head d_model d_head -> batch pos head d_head") for w in self.weights)
+        q, k, v = (self.project(x, weight, bias) for weight, bias in zip(self.weights, self.biases, strict=True))
         if self.previous_share is not None:
             k = smear_keys(self.hook_k_unsmeared(k), self.previous_share)
         q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)
-        scores = einsum(q, k, "batch query head d_head, batch key head d_head -> batch head query key") * self.scale
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
-        pattern = self.hook_pattern(self.hook_attn_scores(scores.masked_fill(future, -torch.inf)).softmax(-1))
-        z = self.hook_z(einsum(pattern, v, "batch head query key, batch key head d_head -> batch query head d_head"))
-        if self.output_projection:
-            return einsum(z, self.W_O, "batch pos head d_head, head d_head d_model -> batch pos d_model")
-        return rearrange(z, "batch pos head d_head -> batch pos (head d_head)")
+        if self.rotary:
+            q, k = self.hook_rot_q(rotated(q)), self.hook_rot_k(rotated(k))
+        pattern = self.hook_pattern(self.hook_attn_scores(self.masked(self.scores(q, k))).softmax(-1))
+        z = einsum(self.dropout(pattern), v, "batch head query key, batch key head d_head -> batch query head d_head")
+        return self.output(self.hook_z(z))
+
+    def project(self, x: Residual, weight: Tensor, bias: Tensor | None) -> PerHead:
+        """Queries, keys or values."""
+        out = einsum(x, weight, "batch pos d_model, head d_model d_head -> batch pos head d_head")
+        return out if bias is None else out + bias
+
+    def scores(self, q: PerHead, k: PerHead) -> Float[Tensor, "batch head query key"]:
+        """How well each query matches each key, before the mask."""
+        return einsum(q, k, "batch query head d_head, batch key head d_head -> batch head query key") * self.scale
+
+    def masked(self, scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
+        """The scores with −∞ where a query must not look."""
+        if not self.causal:
+            return scores
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        return scores.masked_fill(future, -torch.inf)
+
+    def output(self, z: PerHead) -> Residual:
+        """What the heads write together."""
+        if not self.output_projection:
+            return rearrange(z, "batch pos head d_head -> batch pos (head d_head)")
+        out = einsum(z, self.W_O, "batch pos head d_head, head d_head d_model -> batch pos d_model")
+        return out if self.b_O is None else out + self.b_O
 
     @property
     def weights(self) -> tuple[Tensor, Tensor, Tensor]:
         """The query, key and value weights, each [head d_model d_head]."""
         return self.W_Q, self.W_K, self.W_V
+
+    @property
+    def biases(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The query, key and value biases, each [head d_head], or None."""
+        return self.b_Q, self.b_K, self.b_V
 
 
 class Block(nn.Module):
@@ -119,3 +175,7 @@ class Block(nn.Module):
 def _xavier(n_heads: int, d_model: int, d_head: int) -> nn.Parameter:
     joint = nn.init.xavier_normal_(torch.empty(d_model, n_heads * d_head))
     return nn.Parameter(rearrange(joint, "d_model (head d_head) -> head d_model d_head", head=n_heads).contiguous())
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape))

@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.config import as_dict, build
 from interp.errors import ConfigError, RunFolderError
 from interp.files import write_whole
-from interp.models.toys import TOYS, Toy
+from interp.models.architectures import ARCHITECTURES, Architecture, build_model
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer"
 
@@ -23,35 +23,46 @@ def is_saved(folder: str | Path) -> bool:
     return (Path(folder) / CONFIG).is_file() and (Path(folder) / WEIGHTS).is_file()
 
 
-def save_model(model: Toy, folder: str | Path, settings: Mapping[str, Any] | None = None) -> Path:
-    """Write a toy into `folder`; `settings` are further entries for `config.json`. Each file appears whole or not at all."""
+def save_model(model: Architecture, folder: str | Path, settings: Mapping[str, Any] | None = None) -> Path:
+    """Write a model into `folder`; `settings` are further entries for `config.json`. Each file appears whole or not at all."""
     folder = Path(folder)
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(folder / TOKENIZER)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in stored_weights(model).items()}
     write_whole(folder / WEIGHTS, save(weights))
     config = {**(settings or {}), "model": as_dict(model.config)}
     write_whole(folder / CONFIG, json.dumps(config, indent=1, sort_keys=True))
     return folder
 
 
-def open_saved(folder: str | Path) -> Toy:
-    """The toy that `save_model` wrote, in eval mode, with its tokenizer if it has one; its logits are bit-equal.
+def stored_weights(model: Architecture) -> dict[str, Tensor]:
+    """The state of a model by name, a weight that goes by several names (tied embeddings) under its first alone."""
+    first: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if first.setdefault(id(tensor), name) == name}
+
+
+def open_saved(folder: str | Path) -> Architecture:
+    """The model that `save_model` wrote, in eval mode, with its tokenizer if it has one; its logits are bit-equal.
 
     Raises `RunFolderError` when the folder is unfinished, damaged or of a kind this version does not know.
     """
     folder = Path(folder)
     described = _read_config(folder).get("model", {})
-    kinds = {config.kind: config for config in TOYS}  # type: ignore[attr-defined]
-    if not isinstance(described, dict) or described.get("kind") not in kinds:
-        raise RunFolderError(f"opening {folder}", f"its model is of kind {_kind(described)}", f"Known kinds: {', '.join(kinds)}")
+    config_class = ARCHITECTURES.get(described.get("kind")) if isinstance(described, dict) else None
+    if config_class is None:
+        raise RunFolderError(
+            f"opening {folder}",
+            f"its model is of kind {_kind(described)}, and the kinds are {', '.join(ARCHITECTURES)}",
+            "Import the module that registers that kind first",
+        )
     try:
-        config = build(kinds[described["kind"]], described, source=str(folder / CONFIG))
+        config: Any = build(config_class, described, source=str(folder / CONFIG))
     except ConfigError as error:
         raise RunFolderError(
             f"opening {folder}", f"its settings are not valid ({error.truth})", "Train it again, or mend config.json"
         ) from None
-    model = TOYS[type(config)](config)
+    model = build_model(config)
     _load_weights(model, folder / WEIGHTS)
     if (folder / TOKENIZER).is_dir():
         model.tokenizer = _read_tokenizer(folder / TOKENIZER)
@@ -80,14 +91,14 @@ def _read_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def _load_weights(model: Toy, path: Path) -> None:
+def _load_weights(model: Architecture, path: Path) -> None:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(
             f"opening {path}", f"the weights cannot be read ({error})", "Delete the folder and train the run again"
         ) from None
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    wanted = {name: tensor.shape for name, tensor in stored_weights(model).items()}
     found = {name: tensor.shape for name, tensor in weights.items()}
     wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
     if wrong:
@@ -101,7 +112,7 @@ def _load_weights(model: Toy, path: Path) -> None:
         raise RunFolderError(
             f"opening {path}", f"these weights are not finite: {', '.join(bad)}", "Delete the folder and train the run again"
         )
-    model.load_state_dict(weights)
+    model.load_state_dict(weights, strict=False)  # the names were checked: what is left out is a tied weight's second name
 
 
 def _not_finite(tensor: Tensor) -> bool:

@@ -4,33 +4,24 @@ They carry TransformerLens' hook names and a `cfg`, so `run_with_cache`, `run_wi
 `transformer_lens.patching` work on them as on a transformer.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import torch
-from jaxtyping import Float, Int
-from pydantic import Field, model_validator
-from torch import Tensor, nn
-from transformer_lens import ActivationCache, HookedRootModule
+from pydantic import model_validator
+from torch import nn
 from transformer_lens.hook_points import HookPoint
 
-from interp.config import build, setting, settings
-from interp.errors import ModelError
-from interp.models.parts import Attention, Block, CausalConv
-
-Positive = Annotated[int, Field(gt=0)]
+from interp.config import setting, settings
+from interp.models.architectures import Architecture, ArchitectureConfig, Positive, architecture
+from interp.models.parts import Attention, Block, CausalConv, Residual
 
 
 @settings
-class ToyConfig:
+class ToyConfig(ArchitectureConfig):
     """What every toy can vary. The defaults are the published toys: no residual stream, no positions, one head."""
 
-    d_vocab: Positive | None = setting(None, "size of the vocabulary; null means that of the data trained on")
-    d_model: Positive = setting(64, "width of the embedding and of every layer")
     n_layers: Positive = setting(1, "number of attention layers")
     n_heads: Positive = setting(1, "attention heads per layer")
     d_head: Positive | None = setting(None, "width of a head; null means d_model / n_heads")
-    n_ctx: Positive = setting(512, "longest sequence accepted")
     residual: bool = setting(False, "add each layer's output to a residual stream instead of replacing it")
     positions: bool = setting(False, "add learned position embeddings to the token embeddings")
     output_projection: bool = setting(False, "give heads an output matrix instead of concatenating them")
@@ -84,128 +75,27 @@ class SmearedKeyAttnConfig(ToyConfig):
     kind: Literal["smeared_key_attn"] = "smeared_key_attn"
 
 
-@dataclass(frozen=True)
-class TransformerLensConfig:
-    """The fields that TransformerLens' own tools read from `model.cfg`."""
-
-    n_layers: int
-    n_heads: int
-    d_model: int
-    d_head: int
-    d_vocab: int
-    n_ctx: int
-    device: torch.device
-    dtype: torch.dtype
-    n_key_value_heads: int | None = None
-    attn_only: bool = True
-    normalization_type: str | None = None
-    d_vocab_out: int = 0
-    d_mlp: int | None = None
-    act_fn: str | None = None
-
-
-class Toy(HookedRootModule):
+class Toy(Architecture):
     """Token embedding [+ positions] → [convolution] → attention layers → unembedding with bias.
 
-    Input: token ids [batch pos]. Output: logits [batch pos d_vocab]. Tokens may be any ids below `d_vocab`; no BOS is assumed.
     Every layer is causal: the logits at a position depend on tokens up to it and on no later one.
     """
 
-    config_class: type[ToyConfig] = ToyConfig
+    config: ToyConfig
 
-    def __init__(self, config: ToyConfig | None = None, **settings: Any):
-        super().__init__()
-        if config is not None and settings:
-            raise ModelError(
-                f"building {type(self).__name__}", "both a config and single settings were given", "Give one of the two"
-            )
-        if config is not None and type(config) is not self.config_class:
-            raise ModelError(
-                f"building {type(self).__name__}",
-                f"it was given a {type(config).__name__}",
-                f"Give a {self.config_class.__name__}",
-            )
-        self.config: ToyConfig = config or build(self.config_class, settings, source=type(self).__name__)
-        if self.config.d_vocab is None:
-            raise ModelError(f"building {type(self).__name__}", "the size of its vocabulary is not known", "Give d_vocab")
-        self.tokenizer: Any = None  # set when opened from a run folder that has one
-        self._build_layers()
-        self.setup()
+    def make_positions(self) -> nn.Module | None:
+        return nn.Embedding(self.config.n_ctx, self.config.d_model) if self.config.positions else None
 
-    def _build_layers(self) -> None:
-        config, d_vocab = self.config, int(self.config.d_vocab or 0)
-        self.embed = nn.Embedding(d_vocab, config.d_model)
-        self.hook_embed = HookPoint()
-        if config.positions:
-            self.pos_embed = nn.Embedding(config.n_ctx, config.d_model)
-            self.hook_pos_embed = HookPoint()
-        self._build_mixer()
-        smeared = isinstance(config, SmearedKeyAttnConfig)
-        self.blocks = nn.ModuleList(
-            Block(
-                Attention(config.d_model, config.n_heads, config.head_width, smeared, config.output_projection),
-                config.residual,
-            )
-            for _ in range(config.n_layers)
-        )
-        self.unembed = nn.Linear(config.d_model, d_vocab)
+    def make_block(self, layer: int) -> nn.Module:
+        config, smeared = self.config, isinstance(self.config, SmearedKeyAttnConfig)
+        attention = Attention(config.d_model, config.n_heads, config.head_width, smeared, config.output_projection)
+        return Block(attention, config.residual)
 
-    def _build_mixer(self) -> None:
-        """What stands between the embedding and the first block; nothing by default."""
-
-    def mix(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """What the embedding goes through before the first block: unchanged by default."""
-        return x
-
-    def forward(
-        self, tokens: Int[Tensor, "batch pos"], return_type: Literal["logits"] | None = "logits"
-    ) -> Float[Tensor, "batch pos d_vocab"] | None:
-        """Logits at every position; None with `return_type=None` (TransformerLens asks so when it wants hooks only)."""
-        if return_type not in ("logits", None):
-            raise ModelError(f"return_type {return_type!r}", "a toy returns logits", "Compute losses with interp.metrics")
-        x = self.hook_embed(self.embed(tokens))
-        if self.config.positions:
-            places = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
-            x = x + self.hook_pos_embed(self.pos_embed(places))
-        x = self.mix(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.unembed(x) if return_type else None
-
-    @property
-    def cfg(self) -> TransformerLensConfig:
-        """The shape of the model in TransformerLens' words, with the device and type its weights have now."""
-        config, weight = self.config, self.unembed.weight
-        return TransformerLensConfig(
-            n_layers=config.n_layers,
-            n_heads=config.n_heads,
-            d_model=config.d_model,
-            d_head=config.head_width,
-            d_vocab=self.unembed.out_features,
-            d_vocab_out=self.unembed.out_features,
-            n_ctx=config.n_ctx,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
-
-    def to_tokens(self, text: str | Int[Tensor, "..."]) -> Int[Tensor, "batch pos"]:
-        """Token ids of a text (BOS first), or ids given as a tensor with a batch axis added when it has none."""
-        if isinstance(text, Tensor):
-            return text if text.ndim == 2 else text[None]
-        if self.tokenizer is None:
-            raise ModelError("turning text into tokens", "this model has no tokenizer", "Give token ids, or set model.tokenizer")
-        from interp.data import encode_text
-
-        return encode_text(self.tokenizer, text)
-
-    def run_with_cache(
-        self, *inputs: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **options: Any
-    ) -> Any:
-        """TransformerLens' `run_with_cache`, returning an `ActivationCache` as its transformers do (a dict when asked)."""
-        out, cache = super().run_with_cache(*inputs, remove_batch_dim=remove_batch_dim, **options)
-        return out, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim) if return_cache_object else cache
+    def shape(self) -> dict[str, Any]:
+        return {"n_heads": self.config.n_heads, "d_head": self.config.head_width}
 
 
+@architecture
 class ConvAttn(Toy):
     """Embedding → causal convolution → attention → unembedding: can a convolution smear keys into induction?
 
@@ -215,22 +105,24 @@ class ConvAttn(Toy):
     config_class = ConvAttnConfig
     config: ConvAttnConfig
 
-    def _build_mixer(self) -> None:
+    def build_mixer(self) -> None:
         config = self.config
         self.conv = CausalConv(config.d_model, config.kernel, config.masked_taps, config.train_kernel)
         self.hook_conv = HookPoint()
 
-    def mix(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+    def mix(self, x: Residual) -> Residual:
         mixed = self.hook_conv(self.conv(x))
         return x + mixed if self.config.residual else mixed
 
 
+@architecture
 class AttnAttn(Toy):
     """Embedding → attention → attention → unembedding; all settings in `AttnAttnConfig`."""
 
     config_class = AttnAttnConfig
 
 
+@architecture
 class SmearedKeyAttn(Toy):
     """Embedding → attention with smeared keys → unembedding; all settings in `SmearedKeyAttnConfig`.
 
@@ -238,14 +130,3 @@ class SmearedKeyAttn(Toy):
     """
 
     config_class = SmearedKeyAttnConfig
-
-
-ModelConfig = Annotated[ConvAttnConfig | AttnAttnConfig | SmearedKeyAttnConfig, Field(discriminator="kind")]
-TOYS: dict[type[ToyConfig], type[Toy]] = {toy.config_class: toy for toy in (ConvAttn, AttnAttn, SmearedKeyAttn)}
-
-
-def build_model(config: ToyConfig, seed: int = 0) -> Toy:
-    """A freshly initialised toy in eval mode; equal config and seed give equal weights. The global random state is untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return TOYS[type(config)](config).eval()

@@ -54,6 +54,12 @@ def head_weights(model: Any) -> HeadWeights:
             "it has no residual stream, so its heads do not read the embedding, or do not write to the logits",
             "Measure what they do instead, for example with head_scores",
         )
+    if getattr(getattr(model, "config", None), "norm", None) == "post":
+        raise ModelError(
+            f"reading the heads' weights of a {type(model).__name__}",
+            "norms act on its residual stream between the layers, so heads do not read the sum of what is written",
+            "Measure what they do instead, for example with head_scores",
+        )
     try:
         layers = [block.attn for block in model.blocks]
         norms = [getattr(block, "ln1", None) for block in model.blocks]

@@ -16,7 +16,9 @@ from interp.result import Result
 from interp.running import Probe, Readings, run
 from interp.sites import OUTPUT, HookedModel, Site
 
-Inputs = Any  # a string, strings, ids [batch pos], or an iterable of such tensors or of {"input_ids", "attention_mask"}
+Inputs = (
+    Any  # a string, strings, ids [batch pos], or an iterable of such tensors, of [tensor], of {"input_ids", "attention_mask"}
+)
 STATISTICS = ("mean", "min", "max")
 
 
@@ -47,7 +49,8 @@ def token_losses(
     """The loss in nats of every predicted token: axes (sequence, target), NaN where a row has no token (padding, or shorter).
 
     `inputs`: a string or several (made into tokens by `model.to_tokens`, each by itself, BOS as that puts it), ids [batch pos],
-    or an iterable of batches: ids, or mappings with "input_ids" and perhaps "attention_mask" (a torch or Hugging Face loader).
+    or an iterable of batches: ids, ids alone in a list (a loader of a `TensorDataset`), or mappings with "input_ids" and perhaps
+    "attention_mask" (a Hugging Face loader).
     Padding is what `attention_mask` (ones, then zeros) or `pad_id` (its run at the end of a row) says; tokens that look padded by
     the model's tokenizer are refused while neither is given. Padding must be on the right and the model causal: then what
     stands there cannot change the losses before it. Target t is the token at position t, given those before it.
@@ -126,7 +129,8 @@ def _batches(model: Any, inputs: Inputs, mask: Tensor | None) -> Iterator[tuple[
         inputs = [inputs]
     if not isinstance(inputs, Iterable):
         raise DataError("token losses", f"the inputs are a {type(inputs).__name__}", "Give strings, ids, or batches of ids")
-    for item in inputs:
+    for batch in inputs:
+        item = batch[0] if isinstance(batch, list | tuple) and len(batch) == 1 else batch
         if isinstance(item, str):
             yield _encoded(model, item), None
         elif isinstance(item, Mapping) and isinstance(item.get("input_ids"), Tensor):
@@ -134,7 +138,9 @@ def _batches(model: Any, inputs: Inputs, mask: Tensor | None) -> Iterator[tuple[
         elif isinstance(item, Tensor):
             yield item, None
         else:
-            raise DataError("token losses", f"a batch is a {type(item).__name__}", 'Give ids, or a mapping with "input_ids"')
+            held = f" of {len(item)}" if isinstance(item, list | tuple) else ""
+            remedy = 'Give ids, or a mapping with "input_ids"'
+            raise DataError("token losses", f"a batch is a {type(item).__name__}{held}", remedy)
 
 
 def _encoded(model: Any, text: str) -> Int[Tensor, "one pos"]:

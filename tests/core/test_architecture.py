@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2] / "interp"
 LAYERS = [
     {"errors", "config", "registry", "files", "seeds", "sites", "result", "provenance"},
     {"models", "data"},
-    {"running", "metrics"},
+    {"running", "metrics", "generation"},
     {"probes", "interventions"},
     {"training", "calibration"},
     {"report"},

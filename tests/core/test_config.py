@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from interp.cli import run_study, study_command
-from interp.config import as_dict, build, describe_fields, override
+from interp.config import as_dict, build, describe_fields, override, read_yaml
 from interp.errors import ConfigError, DataError
 from interp.training import RunConfig, TrainConfig
 
@@ -21,15 +21,27 @@ def test_overrides_are_typed() -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("train.lrr=1", r"'train.lrr'.*no setting 'lrr'.*Did you mean 'lr'"),
-        ("trian.lr=1", r"no group 'trian'.*Did you mean 'train'"),
+        ("train.lrr=1", r"'train.lrr'.*given 1.*Did you mean 'lr'.*Settings here: .*weight_decay"),
+        ("trian.lr=1", r"unknown setting 'trian'.*the group lr.*Did you mean 'train'"),
         ("train.lr=fast", r"train.lr.*number.*given 'fast'"),
         ("train.lr=-1", r"train.lr.*greater than 0.*given -1"),
         ("train.epochs=1.5", r"train.epochs.*given 1.5"),
         ("train.optimizer=adam", r"'adamw' or 'sgd'.*given 'adam'"),
         ("train.lr", "not of the form key=value"),
         ("train.lr=[", "cannot be read"),
-        ("train.lr.x=1", "no group 'lr'"),
+        ("train.lr.x=1", r"train.lr: .*valid number.*given the group x"),
+        ("train=3", r"train: .*given 3"),
+        ("lr=1", r"unknown setting 'lr'.*Did you mean 'train.lr'"),
+        ("train.optimizer=adamv", r"Did you mean 'adamw'"),
+        ("lrr=1", r"unknown setting 'lrr'.*Did you mean 'train.lr'"),
+        ("train..lr=1", "not of the form key=value"),
+        ("=1", "not of the form key=value"),
+        ("data.kind=repaeted", r"data: there is no data of kind 'repaeted'. Did you mean 'repeated'.*text"),
+        ("data.perod=3", r"'data.perod'.*Did you mean 'period'.*Settings of repeated: .*period"),
+        ("data.kind=[text]", r"data: there is no data of kind \['text'\].*Kinds: "),
+        ("data=text", r"data: .*settings of a registered data.*given 'text'"),
+        ("model.kernle=3", r"'model.kernle'.*Did you mean 'kernel'.*Settings of conv_attn: .*kernel"),
+        ("model.kind=conv_atn", r"conv_atn.*Did you mean 'conv_attn'"),
     ],
 )
 def test_mistakes_are_named(assignment: str, message: str) -> None:
@@ -94,3 +106,50 @@ def test_a_study_ends_with_words_not_a_traceback(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == "error: corpus 'x': it is empty. Give another\n"
     assert run_study(interrupted) == 130
     assert run_study(lambda argv: None) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("-2E5", -2e5),
+        (".5", 0.5),
+        ("7", 7),
+        ("no", "no"),
+        ("12:30", "12:30"),
+        ("2026-11-21", "2026-11-21"),
+        ("010", "010"),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("'1e-3'", "1e-3"),
+        ("[1e-3, [no, ~]]", [0.001, ["no", None]]),
+    ],
+)
+def test_words_are_read_as_people_mean_them(text: str, value: object) -> None:
+    assert read_yaml(text, "a text") == value
+    assert type(read_yaml(text, "a text")) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", "'a' is set twice"),
+        ("a: 1\n b: 2", r"^file.yaml: it cannot be read at line 2"),
+        ("!!python/object/apply:os.getcwd []", "cannot be read"),
+        ("a: [1", "cannot be read"),
+        ("? [1, 2]\n: 3", "cannot be read"),
+        ("\x00", "cannot be read"),
+        ("a: &a [*a]", "cannot be read"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_yaml(text, "file.yaml")
+
+
+def test_contradicting_overrides_are_refused() -> None:
+    with pytest.raises(ConfigError, match="train.lr is set twice"):
+        override(RunConfig(), ["train.lr=1", "train.lr=2"])
+    with pytest.raises(ConfigError, match="'train.lr', a part of this group, is set too"):
+        override(RunConfig(), ["train={}", "train.lr=2"])

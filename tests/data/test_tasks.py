@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from interp.config import as_dict, build
 from interp.data import RepeatedConfig, load_task, repeated_sequences
-from interp.data.tasks import _distinct
+from interp.data.repeated import _distinct
 from interp.errors import ConfigError, DataError
 
 
@@ -56,7 +56,7 @@ def test_every_order_is_equally_likely(n_options: int, n_drawn: int) -> None:
 
 
 def test_sorting_in_chunks_keeps_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("interp.data.tasks._KEYS_AT_ONCE", 25)
+    monkeypatch.setattr("interp.data.repeated._KEYS_AT_ONCE", 25)
     tokens = repeated_sequences(11, 17, period=8, seed=0)
     assert tokens.shape == (17, 17)
     assert len(tokens.unique(dim=0)) == 17

@@ -131,3 +131,36 @@ def test_kind_tells_the_configurations_apart() -> None:
         build(Run, {"data": {"kind": "text", "period": 9}})
     data = load_data(RepeatedConfig(d_vocab=12, period=5, n_train=6, n_validation=4))
     assert data.train.shape == (6, 11)
+
+
+def test_lines_can_be_documents(tmp_path: Path) -> None:
+    file = tmp_path / "samples.txt"
+    file.write_text("".join(f"sample {n}\n\n" for n in range(200)))
+    whole, lines = (
+        TextConfig(corpus=str(file), documents=each, tokenizer="characters", length=12) for each in ("whole", "lines")
+    )
+    corpus = load_corpus(str(file), documents="lines")
+    splits = (corpus.train, corpus.validation, corpus.test)
+    assert sorted(line for split in splits for line in split) == sorted(f"sample {n}" for n in range(200))
+    data = load_data(lines)
+    text = data.tokenizer.decode(data.train[:, 1:].flatten())
+    samples = text.split("<|bos|>")[:-1]  # the last one may be cut
+    assert samples == list(corpus.train[: len(samples)])
+    assert len(samples) > 150
+    assert "<|bos|>" not in load_data(whole).tokenizer.decode(load_data(whole).train[:, 1:].flatten())
+    assert "a line a document" in data.description
+
+
+def test_the_column_of_a_dataset_is_chosen(tmp_path: Path) -> None:
+    import datasets
+
+    rows = {"question": [f"why {n}?" for n in range(60)], "answer": [f"because {n}" for n in range(60)], "n": list(range(60))}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path / "saved"))
+    corpus = load_corpus(str(tmp_path / "saved"), column="answer")
+    assert set(corpus.train + corpus.validation + corpus.test) == set(rows["answer"])
+    with pytest.raises(DataError, match="no column 'text' and 2 columns of strings"):
+        load_corpus(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match="no column 'anwser' of strings; those are question, answer. Did you mean 'answer'"):
+        load_corpus(str(tmp_path / "saved"), column="anwser")
+    with pytest.raises(DataError, match="text without columns"):
+        load_corpus("python-docs", column="text")

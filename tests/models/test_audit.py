@@ -20,6 +20,18 @@ every_kind = pytest.mark.parametrize("name", KINDS_OF_MODEL)
 
 ATTENTION = {"q", "k", "v", "attn_scores", "pattern", "z", "attn_out", "resid_pre", "resid_post", "embed"}
 MLP = {"mlp_out", "mlp_pre", "mlp_post"}
+NORM = ("hook_scale", "hook_normalized")
+
+
+def norms(*names: str) -> set[str]:
+    return {f"blocks.{layer}.{name}.{hook}" for layer in range(N_LAYERS) for name in names for hook in NORM}
+
+
+ROTARY_AND_GATED = {
+    f"blocks.{layer}.{hook}"
+    for layer in range(N_LAYERS)
+    for hook in ("attn.hook_rot_q", "attn.hook_rot_k", "mlp.hook_pre_linear")
+}
 WRITABLE = {
     "native": ATTENTION - {"attn_scores"} - ({"pattern"} if TL < (4, 0) else set()) | MLP | {"resid_mid", "pos_embed"},
     "gpt2": ATTENTION | MLP | {"resid_mid", "pos_embed"},
@@ -30,8 +42,11 @@ WRITABLE = {
     "conv-attn": ATTENTION | {"conv", "pos_embed"},
     "attn-attn": ATTENTION,
     "smeared-key": ATTENTION | {"blocks.0.attn.hook_k_unsmeared"},
+    "transformer": ATTENTION | MLP | {"resid_mid", "pos_embed"} | norms("ln1", "ln2") | {f"ln_final.{hook}" for hook in NORM},
+    "transformer-post": ATTENTION | MLP | norms("ln_mid", "ln_post") | ROTARY_AND_GATED,
     "own": ATTENTION | {"resid_mid", "mlp_out"},
 }
+READ_ONLY = {"native": {"pattern"}, "transformer-post": {"resid_mid"}}
 
 
 @every_kind
@@ -41,7 +56,7 @@ def test_what_can_be_written_in_each_kind_of_model(name: str) -> None:
     for layer in range(zoo(name).cfg.n_layers):
         assert {site.kind for site in found.writable() if site.layer in (None, layer)} == WRITABLE[name]
     readable = {site.kind for site in found.readable()}
-    assert readable == WRITABLE[name] | ({"pattern"} if name == "native" else set())
+    assert readable == WRITABLE[name] | READ_ONLY.get(name, set())
 
 
 @every_kind

@@ -20,7 +20,7 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from interp import Intervention, Probe, Result, Site, run
-from interp.models import AttnAttn, AuditResult, ConvAttn, SmearedKeyAttn, audit, load_model
+from interp.models import AttnAttn, AuditResult, ConvAttn, SmearedKeyAttn, Transformer, audit, load_model
 from interp.sites import LOGITS
 
 D_VOCAB, D_MODEL, N_LAYERS, N_HEADS, D_HEAD, D_MLP, N_CTX = 53, 24, 2, 4, 6, 40, 47
@@ -195,6 +195,8 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "conv-attn": lambda: toy(ConvAttn, residual=True, positions=True),
     "attn-attn": lambda: toy(AttnAttn),
     "smeared-key": lambda: toy(SmearedKeyAttn, output_projection=True, d_head=D_HEAD + 1),
+    "transformer": lambda: randomised(toy(Transformer, d_head=D_HEAD + 1, d_mlp=D_MLP)),
+    "transformer-post": lambda: randomised(toy(Transformer, positions="rotary", norm="post", norm_kind="rms", gated=True)),
     "own": own_model,
 }
 MISSING = {"hooked-transformer": "TransformerLens 4 has no HookedTransformer: run `make test-tl3`"} if TL >= (4, 0) else {}

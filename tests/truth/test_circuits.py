@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import interp
 from interp.errors import ConfigError, ModelError
-from interp.models import AttnAttn, ConvAttn
+from interp.models import AttnAttn, ConvAttn, Transformer
 from interp.models.constructed import induction_circuit
 from interp.probes import composition_scores, copying_null, copying_scores, head_scores, head_weights, qk_trace_scores
 
@@ -190,6 +190,8 @@ def test_circuits_without_a_residual_stream_are_refused() -> None:
         with pytest.raises(ModelError, match="no residual stream"):
             copying_scores(model)
     head_weights(AttnAttn(d_vocab=D_VOCAB, d_model=8, n_layers=1))
+    with pytest.raises(ModelError, match="norms act on its residual stream"):
+        copying_scores(Transformer(d_vocab=D_VOCAB, d_model=8, norm="post"))
 
 
 class _NoWeights:

@@ -1,0 +1,153 @@
+"""Patching sweeps that are asked for what is not there, are interrupted, or meet damaged files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from interp import activation_patching, metrics, patching_effects
+from interp.errors import ConfigError, DataError, ModelError, ResultError, SiteError
+from interp.models import AttnAttn
+
+READ = metrics.logit_diff(1, 2)
+
+
+def model() -> AttnAttn:
+    torch.manual_seed(1)
+    return AttnAttn(d_vocab=19, d_model=8, n_heads=2, residual=True).eval()
+
+
+def prompts(n: int = 2, length: int = 5) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    clean, corrupted = (torch.randint(19, (n, length), generator=generator) for _ in range(2))
+    return clean, corrupted
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"site": "zz"}, SiteError, "Did you mean 'z'"),
+        ({"site": "mlp_out"}, SiteError, "has no 'mlp_out'"),
+        ({"site": "attn_scores"}, SiteError, "the sites are resid_pre"),
+        ({"layers": [2]}, SiteError, r"layers \[0, 1\]"),
+        ({"layers": []}, SiteError, "a list of layers"),
+        ({"heads": [2]}, SiteError, "heads 0 to 1"),
+        ({"site": "resid_pre", "heads": [0]}, SiteError, "has no heads"),
+        ({"over": ("layer", "haed")}, ConfigError, "Did you mean 'head'"),
+        ({"over": ("layer", "layer")}, ConfigError, "each once"),
+        ({"positions": [5]}, ConfigError, "2 pairs of 5 positions"),
+        ({"positions": {"end": torch.tensor([1, 2, 3])}}, ConfigError, "2 pairs"),
+        ({"positions": "end"}, ConfigError, "a list of positions"),
+        ({"positions": [1, 1]}, ConfigError, "given twice"),
+        ({"direction": "denoise"}, ConfigError, "Did you mean 'denoising'"),
+        ({"source": "means"}, ConfigError, "Did you mean 'mean'"),
+        ({"values": "recovered"}, ConfigError, "Did you mean 'recovery'"),
+        ({"mode": "fast"}, ConfigError, "auto, trimmed"),
+        ({"memory": 0.0}, ConfigError, "needs some"),
+        ({"memory": float("nan")}, ConfigError, "needs some"),
+        ({"metric": metrics.logit_diff(torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6]))}, DataError, "3 entries"),
+        ({"metric": metrics.normalized(READ, torch.ones(2), torch.zeros(2))}, ConfigError, 'values="recovery"'),
+        ({"metric": metrics.logit_diff(40, 2)}, DataError, "token id 40"),
+        ({"mode": "trimmed", "over": "head"}, ModelError, "several layers at once"),
+    ],
+)
+def test_what_is_not_there_is_named(options: dict[str, Any], error: type, said: str) -> None:
+    clean, corrupted = prompts()
+    arguments: dict[str, Any] = {"metric": READ, "progress": False} | options
+    with pytest.raises(error, match=said):
+        activation_patching(model(), clean, corrupted, **arguments)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_prompts_that_do_not_pair_up() -> None:
+    clean, corrupted = prompts()
+    for wrong in (corrupted[:1], corrupted[:, :4]):
+        with pytest.raises(DataError, match="pairs of equal length"):
+            activation_patching(model(), clean, wrong, READ)
+    with pytest.raises(DataError, match="at least one"):
+        activation_patching(model(), clean[:0], corrupted[:0], READ)
+    with pytest.raises(DataError, match="no other example"):
+        activation_patching(model(), clean[:1], corrupted[:1], READ, source="resample", progress=False)
+
+
+def test_a_metric_that_is_nan_on_a_pair_leaves_that_pair_out() -> None:
+    clean, corrupted = prompts(3)
+
+    def sometimes(logits: Tensor, tokens: Tensor) -> Tensor:
+        return torch.where(tokens[:, 0] == corrupted[1, 0], torch.nan, logits[:, -1, 1])
+
+    assert len(set(corrupted[:, 0].tolist())) == 3
+    result = activation_patching(model(), clean, corrupted, sometimes, progress=False)
+    assert result.count == 2 and "1 of 3 pairs are undefined" in result.description
+    assert bool(result.values.isfinite().all())
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
+    clean, corrupted = prompts(3)
+    kept, calls = tmp_path / "cells.safetensors", []
+
+    def counted(logits: Tensor, tokens: Tensor) -> Tensor:
+        calls.append(len(tokens))
+        return logits[:, -1, 1]
+
+    def arguments() -> dict[str, Any]:
+        return {"metric": counted, "site": "resid_pre", "mode": "reference", "checkpoint": kept, "progress": False}
+
+    whole = patching_effects(model(), clean, corrupted, **(arguments() | {"checkpoint": None}))
+    full, calls[:] = len(calls), []
+
+    class Stop(BaseException):
+        pass
+
+    def stopped(logits: Tensor, tokens: Tensor) -> Tensor:
+        if len(calls) == 7:
+            raise Stop
+        return counted(logits, tokens)
+
+    broken = model()
+    with pytest.raises(Stop):
+        patching_effects(broken, clean, corrupted, **(arguments() | {"metric": stopped}))
+    assert kept.exists() and not broken.training
+    assert not any(point._forward_hooks for point in broken.hook_dict.values())
+    with pytest.raises(ResultError, match="another sweep"):  # the metric has changed
+        patching_effects(model(), clean, corrupted, **arguments())
+    calls[:] = []
+    limit = {"at": 7}
+
+    def limited(logits: Tensor, tokens: Tensor) -> Tensor:
+        if len(calls) >= limit["at"]:
+            raise Stop
+        return counted(logits, tokens)
+
+    kept.unlink()
+    with pytest.raises(Stop):
+        patching_effects(model(), clean, corrupted, **(arguments() | {"metric": limited}))
+    calls[:], limit["at"] = [], 1000
+    resumed = patching_effects(model(), clean, corrupted, **(arguments() | {"metric": limited}))
+    assert 0 < len(calls) < full
+    assert torch.equal(resumed.values, whole.values)
+    kept.write_bytes(b"not safetensors")
+    with pytest.raises(ResultError, match="cannot be read"):
+        patching_effects(model(), clean, corrupted, **arguments())
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    clean, corrupted = prompts()
+    subject = model().train()
+    before = {name: value.clone() for name, value in subject.state_dict().items()}
+    subject.blocks[0].requires_grad_(False)
+    flags = [parameter.requires_grad for parameter in subject.parameters()]
+    for mode in ("auto", "growing", "reference"):
+        with pytest.raises(RuntimeError, match="mine"):
+            activation_patching(subject, clean, corrupted, _raises, "v", mode=mode, progress=False)
+        activation_patching(subject, clean, corrupted, READ, "v", mode=mode, progress=False)
+    assert subject.training and flags == [parameter.requires_grad for parameter in subject.parameters()]
+    assert all(torch.equal(value, before[name]) for name, value in subject.state_dict().items())
+    assert not any(point._forward_hooks for point in subject.hook_dict.values())
+
+
+def _raises(logits: Tensor, tokens: Tensor) -> Tensor:
+    raise RuntimeError("mine")
