@@ -4,6 +4,8 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TL3 := .venv-tl3
+WORKERS ?= 2
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help report test test-tl3 lint clean
 help:
@@ -17,10 +19,10 @@ report: $(READY)
 	@$(PY) -m experiments.conv_vs_attn --preset quick $(ARGS)
 
 test: $(READY)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) $(PYTEST) $(ARGS)
 
 test-tl3: $(TL3)/.ready
-	@$(TL3)/bin/python -m pytest tests/models tests/faults/test_traps*.py tests/parity $(ARGS)
+	@$(TL3)/bin/python $(PYTEST) tests/models tests/faults/test_traps*.py tests/parity $(ARGS)
 
 lint: $(READY)
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -1,34 +1,41 @@
-"""The training loop, and the run folder it fills."""
+"""Training one run from its settings, into a run folder that a killed run goes on from."""
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-from tqdm.auto import tqdm
-
 from interp.config import as_dict
 from interp.data import TokenData, load_data
-from interp.errors import ConfigError
 from interp.files import write_whole
-from interp.models import Toy, build_model
-from interp.models.saved import save_model
-from interp.probes.loss import NextTokenAccuracy, TokenLoss, cross_entropy
+from interp.models.saved import CONFIG, save_model
 from interp.provenance import provenance_of
-from interp.running import run
-from interp.seeds import seed_for
-from interp.training.config import RunConfig, TrainConfig
-from interp.training.folder import METRICS, finish
-from interp.training.steps import eval_steps, learning_rate, make_optimizer, total_steps
-
-Watch = Mapping[str, Callable[[Toy], float]]
-Row = dict[str, float | int]
+from interp.training.callbacks import Callback, Calling, EarlyStopping, Row, Watch, Watching, check_callbacks
+from interp.training.checkpoints import KEPT, Checkpoints, check_identity, keep_model
+from interp.training.config import RunConfig
+from interp.training.engine import make_engine
+from interp.training.folder import (
+    METRICS,
+    RUN,
+    TABLE,
+    finish,
+    identity_of,
+    is_finished,
+    open_run,
+    read_identity,
+    run_id,
+    table_of,
+)
+from interp.training.loop import Training, own_random_state, train
+from interp.training.objectives import model_for
+from interp.training.samples import Samples
+from interp.training.start import starting_model
+from interp.training.steps import kept_steps
+from interp.training.trackers import make_trackers
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class FinishedRun:
     """A trained model, what was measured while it trained (one row per reading), and where both are kept."""
 
     config: RunConfig
-    model: Toy
+    model: Any
     metrics: tuple[Row, ...]
     folder: Path | None
 
@@ -47,128 +54,137 @@ def fit(
     *,
     watch: Watch | None = None,
     data: TokenData | None = None,
+    callbacks: Sequence[Callback] = (),
     on_step: Callable[[], None] | None = None,
     progress: bool = True,
 ) -> FinishedRun:
     """Train a model as `config` says, reading validation metrics and `watch` along the way.
 
     Readings are taken before the first step, after the last and at log-spaced steps between. Each row of `metrics` has step,
-    tokens seen, learning rate, mean training loss since the reading before, validation loss (nats) and next-token accuracy, and
-    one number per entry of `watch`, a function of the model. With `folder`, rows are appended to `metrics.jsonl` as they come and
-    the model is saved at the end. `data` replaces `config.data` when it is loaded already. `on_step` is called after each step.
-    On one device, equal configs give equal weights. Raises `ConfigError` when model and data do not fit together, and when
-    the loss is no longer finite.
+    samples and tokens seen, learning rate, mean training loss since the reading before, seconds spent in steps, validation loss
+    (nats) and accuracy (`validation_numbers` says over which tokens), and one number per entry of `watch`, a function of the
+    model. `callbacks` act inside the loop (see `Callback`), `on_step` is called after each step, `data` replaces `config.data`
+    when it is loaded already. The model that is returned is that of the last step.
+
+    With `folder`, everything is kept there, and the same call goes on where a killed one was: on a CPU its end is bit-equal to
+    the uninterrupted run's, times apart. A finished run is opened, not run again. Under torchrun several processes train one
+    model, each on its share of every batch. On one device, equal settings give equal weights; torch's random state is put back.
+
+    Raises `ConfigError` when model, data and settings do not fit together, and when the loss is no longer finite;
+    `RunFolderError` when `folder` holds another run.
     """
-    started = time.perf_counter()
+    check_callbacks(callbacks)
     data = data or load_data(config.data)
-    device = pick_device(config.train.device)
-    model = build_model(model_for(config, data), seed=config.train.seed).to(device)
+    place = None if folder is None else Path(folder)
+    described = model_for(config, data)
+    settings = as_dict(replace(config, model=described))
+    identity = identity_of(config, data, watch, callbacks)
+    if place is not None and is_finished(place):
+        check_identity(place, read_identity(place), identity)
+        return open_run(config, place)
+    engine = make_engine(config.train)
+    model = starting_model(described, config.train, data.tokenizer).to(engine.device)
     model.tokenizer = data.tokenizer
-    rows: list[Row] = []
-    with _metrics_file(folder) as file:
-        for row in _train(model, data, config.train, watch or {}, on_step=on_step, progress=progress):
-            rows.append(row)
-            if file is not None:
-                file.write(_line(row))
-                file.flush()
+    name = None if place is None else place.name
+    inside = [
+        *([Watching(watch)] if watch else []),
+        *callbacks,
+        *([EarlyStopping(config.train.patience)] if config.train.patience else []),
+        *_samples(config, data, place),
+        *make_trackers(config.train.tracker, name, run_id(config, data, watch, callbacks), settings),
+        *([Calling(on_step)] if on_step else []),
+    ]
+    training = Training(model, config.train, data, engine, place, inside)
+    with own_random_state(training):
+        if place is None:
+            _train(training, progress)
+        else:
+            _train_into(training, place, settings, identity, progress)
     model.eval()
-    if folder is not None:
-        write_whole(Path(folder) / METRICS, "".join(_line(row) for row in rows))  # two runs at once may have written there
-        save_model(model, folder, settings=as_dict(config))
-        provenance = provenance_of(model, data.train, time.perf_counter() - started)
-        finish(Path(folder), asdict(replace(provenance, seed=config.train.seed, data=f"{data.description} {data.fingerprint}")))
-    return FinishedRun(config, model, tuple(rows), Path(folder) if folder is not None else None)
+    if place is not None:
+        if engine.is_main:
+            _finish(training, place, settings)
+        engine.wait()
+    return FinishedRun(config, model, tuple(training.rows), place)
 
 
-def model_for(config: RunConfig, data: TokenData) -> Any:
-    """The model's settings with the data's vocabulary filled in. Raises `ConfigError` when the two contradict."""
-    model, length = config.model, data.train.shape[1]
-    if model.d_vocab not in (None, data.d_vocab):
-        raise ConfigError("model.d_vocab", f"it is {model.d_vocab} and the data has {data.d_vocab} tokens", "Leave it at null")
-    if length > model.n_ctx:
-        raise ConfigError(
-            "model.n_ctx", f"it is {model.n_ctx} and sequences have {length} tokens", f"Set it to at least {length}"
-        )
-    return replace(model, d_vocab=data.d_vocab)
+def _train(training: Training, progress: bool) -> None:
+    with _started(training):
+        for _ in train(training, progress):
+            pass
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU, or the CPU where there is none. Raises `ConfigError` for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _train_into(training: Training, folder: Path, settings: dict[str, Any], identity: dict[str, str], progress: bool) -> None:
+    """Train, and keep what a killed run needs to go on, the rows read so far, and copies of the model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(folder, training.config, identity)
+    state = checkpoints.load()
+    if state is not None:
+        training.load_state_dict(state)
+    training.engine.wait()  # all have read what one is about to replace
+    if not training.is_main:
+        return _train(training, progress=False)
+    if state is None:
+        _begin(folder, settings, identity)
+    kept = kept_steps(training.config, training.steps)
+    with _started(training), _metrics_file(folder, training.rows) as metrics:
+        n_written = len(training.rows)
+        for _ in train(training, progress):
+            for row in training.rows[n_written:]:
+                metrics.write(_line(row))
+                metrics.flush()
+            n_written = len(training.rows)
+            if training.step in kept:
+                keep_model(training.model, folder, training.step, settings)
+            if checkpoints.is_due(training.step):
+                checkpoints.save(training.state_dict())
+    return None
+
+
+@contextmanager
+def _started(training: Training) -> Iterator[None]:
+    started: list[Callback] = []
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise ConfigError(f"device {name!r}", f"it cannot be used ({reason})", "Use auto, cpu, or cuda:N with a GPU N") from None
+        for callback in training.callbacks:
+            started.append(callback)
+            callback.on_start(training)
+        yield
+    finally:
+        for callback in started:
+            callback.on_end(training)
 
 
-def batch_order(n_rows: int, batch_size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:
-    """Row numbers of one batch after another, without end: each epoch is a fresh permutation that depends on seed and epoch."""
-    epoch = 0
-    while True:
-        generator = torch.Generator().manual_seed(seed_for("batch order", seed, epoch))
-        yield from torch.randperm(n_rows, generator=generator).split(batch_size)
-        epoch += 1
+def _begin(folder: Path, settings: dict[str, Any], identity: dict[str, str]) -> None:
+    """Say what is being trained here, before it is."""
+    shutil.rmtree(folder / KEPT, ignore_errors=True)  # of a run that never got as far as a checkpoint
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    write_whole(folder / RUN, json.dumps({"started": started, "identity": identity}, indent=1))
+    write_whole(folder / CONFIG, json.dumps(settings, indent=1, sort_keys=True))
 
 
-def _train(
-    model: Toy, data: TokenData, config: TrainConfig, watch: Watch, *, on_step: Callable[[], None] | None, progress: bool
-) -> Iterator[Row]:
-    device = next(model.parameters()).device
-    steps = total_steps(config, len(data.train))
-    optimizer = make_optimizer(model, config)
-    readings = eval_steps(steps, config.n_evals)
-    batches = batch_order(len(data.train), config.batch_size, config.seed)
-    validation = data.validation[: config.eval_sequences]
-    losses: list[Tensor] = []
-    seen = 0
-    model.train()
-    yield _reading(model, validation, watch, config, step=0, tokens=0, lr=0.0, losses=losses)
-    for step in tqdm(range(1, steps + 1), desc="training", unit="step", disable=not progress):
-        batch = data.train[next(batches)].to(device)
-        lr = learning_rate(config, step, steps)
-        losses.append(_step(model, optimizer, batch, lr, config.grad_clip))
-        seen += batch.numel()
-        if on_step is not None:
-            on_step()
-        if step in readings:
-            yield _reading(model, validation, watch, config, step=step, tokens=seen, lr=lr, losses=losses)
-            losses = []
+def _finish(training: Training, folder: Path, settings: dict[str, Any]) -> None:
+    model, data = training.model, training.data
+    write_whole(folder / METRICS, "".join(_line(row) for row in training.rows))  # two runs at once may have written there
+    write_whole(folder / TABLE, table_of(training.rows))
+    save_model(model, folder, settings=settings)
+    provenance = provenance_of(model, data.train, training.seconds)
+    described = replace(provenance, seed=training.config.seed, data=f"{data.description} {data.fingerprint}")
+    finish(folder, asdict(described))
+    Checkpoints(folder, training.config, {}).remove()
 
 
-def _step(model: Toy, optimizer: torch.optim.Optimizer, batch: Tensor, lr: float, grad_clip: float) -> Tensor:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    loss = cross_entropy(model(batch), batch).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    if grad_clip:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-    optimizer.step()
-    return loss.detach()
-
-
-def _reading(
-    model: Toy, validation: Tensor, watch: Watch, config: TrainConfig, *, step: int, tokens: int, lr: float, losses: list[Tensor]
-) -> Row:
-    measured = run(model, validation, [TokenLoss(), NextTokenAccuracy()], batch_size=config.batch_size)
-    row: Row = {"step": step, "tokens": tokens, "lr": lr}
-    if losses:
-        row["train_loss"] = float(torch.stack(losses).mean())
-        if not torch.isfinite(torch.tensor(row["train_loss"])):
-            raise ConfigError("training", f"the loss is not finite at step {step}", "Lower train.lr, or set train.grad_clip")
-    row["validation_loss"] = measured["loss"].item()
-    row["validation_accuracy"] = measured["accuracy"].item()
-    return row | {name: float(function(model)) for name, function in watch.items()}
+def _samples(config: RunConfig, data: TokenData, folder: Path | None) -> list[Callback]:
+    wanted = config.train.sample_tokens and config.train.objective == "autoregressive" and folder is not None
+    return [Samples(data, config.train.sample_tokens)] if wanted and (data.tokenizer or data.symbols) else []
 
 
 def _line(row: Row) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
-def _metrics_file(folder: str | Path | None) -> AbstractContextManager[TextIO | None]:
-    if folder is None:
-        return nullcontext()
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return (Path(folder) / METRICS).open("w", encoding="utf-8")
+@contextmanager
+def _metrics_file(folder: Path, rows: Sequence[Row]) -> Iterator[TextIO]:
+    """The file of metrics, holding `rows` and open for more: what a killed run wrote after its checkpoint is taken back."""
+    write_whole(folder / METRICS, "".join(_line(row) for row in rows))
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        yield file

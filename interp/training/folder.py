@@ -1,13 +1,17 @@
 """Run folders: what training leaves behind, and finding out whether it finished.
 
-A run folder holds `config.json`, `model.safetensors`, `tokenizer/` (for text), `metrics.jsonl` (one row per reading) and, written
-last, `provenance.json`: its presence means that the run is whole.
+A run folder holds `run.json` and `config.json` (written first), `metrics.jsonl` (one row per reading, as they come) and
+`metrics.csv`, `model.safetensors`, `tokenizer/` (for text), `samples.jsonl` (generated after each epoch), `checkpoints/` (copies
+of the model, if asked for) and, written last, `provenance.json`: its presence means that the run is whole. Until then
+`checkpoint.pt` is what a killed run goes on from.
 """
 
+import csv
 import hashlib
 import inspect
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,20 +27,43 @@ from interp.models.saved import open_saved
 from interp.provenance import tensor_hash
 from interp.result import Provenance
 from interp.training.config import RunConfig
+from interp.training.start import start_identity
 
-METRICS, PROVENANCE = "metrics.jsonl", "provenance.json"
+METRICS, TABLE, RUN, PROVENANCE = "metrics.jsonl", "metrics.csv", "run.json", "provenance.json"
 TRAINING_CODE = ("models", "data", "training", "running.py", "probes", "seeds.py")
 
 
-def run_id(config: RunConfig, data: TokenData, watch: Mapping[str, Callable] | None = None) -> str:
-    """Ten characters that change when a setting, the data, what is watched or the training code does.
+def run_id(config: RunConfig, data: TokenData, watch: Mapping[str, Callable] | None = None, callbacks: Sequence[Any] = ()) -> str:
+    """Ten characters that change when a setting, the data, what is watched, a callback or the training code does.
 
     Equal ids mean equal results, readings included.
     """
-    described = json.dumps(as_dict(config), sort_keys=True) + data.fingerprint + _code_hash()
-    for name, function in (watch or {}).items():
-        described += f"\0{name}={_described(function)}"
-    return hashlib.sha256(described.encode()).hexdigest()[:10]
+    parts = identity_of(config, data, watch, callbacks)
+    return hashlib.sha256("\0".join(parts.values()).encode()).hexdigest()[:10]
+
+
+def identity_of(
+    config: RunConfig, data: TokenData, watch: Mapping[str, Callable] | None = None, callbacks: Sequence[Any] = ()
+) -> dict[str, str]:
+    """What a run's results depend on: a hash of each part, by the part's name."""
+    described = {
+        "settings": json.dumps(as_dict(config), sort_keys=True),
+        "data": data.fingerprint,
+        "watched functions": "".join(f"\0{name}={_described(function)}" for name, function in (watch or {}).items()),
+        "callbacks": "\0".join(_described_callback(callback) for callback in callbacks),
+        "training code": _code_hash(),
+        **start_identity(config.train),
+    }
+    return {part: hashlib.sha256(text.encode()).hexdigest()[:16] for part, text in described.items()}
+
+
+def read_identity(folder: Path) -> dict[str, str]:
+    """The parts of `identity_of` that the run in `folder` was begun with; {} when that is not known."""
+    try:
+        identity = json.loads((folder / RUN).read_text(encoding="utf-8"))["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return dict(identity) if isinstance(identity, dict) else {}
 
 
 def is_finished(folder: Path) -> bool:
@@ -59,6 +86,15 @@ def read_metrics(folder: Path) -> tuple[dict[str, float | int], ...]:
         ) from None
 
 
+def table_of(rows: Sequence[Mapping[str, float | int]]) -> str:
+    """The rows as CSV; a column that a row lacks is empty there."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def read_provenance(folder: Path) -> Provenance:
     """Where a finished run comes from. Raises `RunFolderError` when it did not finish or the file cannot be read."""
     try:
@@ -74,14 +110,50 @@ def open_run(config: RunConfig, folder: Path) -> Any:
     return FinishedRun(config, open_saved(folder), read_metrics(folder), folder)
 
 
-def _described(value: Any) -> str:
-    """A text that changes when a function, its source or an argument bound to it does."""
-    if isinstance(value, partial):
-        bound = [*map(_described, value.args), *(f"{name}={_described(given)}" for name, given in value.keywords.items())]
-        return f"{_described(value.func)}({', '.join(bound)})"
+def _described(value: Any, depth: int = 4) -> str:
+    """A text that changes when a function does, its source, defaults or what it closes over, or an object's class or fields.
+
+    It holds no addresses, so it is the same in every process. Deeper than `depth` only the class counts.
+    """
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if depth == 0:
+        return name
+    if value is None or isinstance(value, (bool, int, float, str, bytes, type)):
+        return repr(value)
     if isinstance(value, Tensor):
         return tensor_hash(value)
-    return inspect.getsource(value) if inspect.isfunction(value) else repr(value)
+    parts = [_described(part, depth - 1) for part in _parts_of(value)]
+    return f"{name}{_source(value)}({', '.join(parts)})"
+
+
+def _parts_of(value: Any) -> list[Any]:
+    """What else an object's behaviour depends on, besides its own source."""
+    if isinstance(value, partial):
+        return [value.func, value.args, value.keywords]
+    if inspect.ismethod(value):
+        return [value.__func__, value.__self__]
+    if inspect.isfunction(value):
+        return [value.__defaults__, value.__kwdefaults__, inspect.getclosurevars(value).nonlocals]
+    if isinstance(value, dict):
+        return [entry for pair in value.items() for entry in pair]
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [dict(sorted(vars(value).items()))] if hasattr(value, "__dict__") else [getattr(value, "__qualname__", "")]
+
+
+def _described_callback(callback: Any) -> str:
+    """By its class and the arguments it was made with: what else it holds changes as it is used."""
+    return f"{type(callback).__qualname__}{_source(callback)}{_described(callback.arguments)}"
+
+
+def _source(value: Any) -> str:
+    """The source of a function, or of an object's class; '' for what is built in."""
+    code = value if inspect.isfunction(value) or inspect.ismethod(value) else type(value)
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):  # built in, or typed into a prompt
+        compiled = getattr(code, "__code__", None)
+        return "" if compiled is None else f"{compiled.co_code.hex()}{compiled.co_consts}"
 
 
 @lru_cache

@@ -1,29 +1,31 @@
-"""Training several runs side by side in worker processes."""
+"""Training a grid of runs: side by side, whatever happens to the processes that train them."""
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from functools import lru_cache
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
-from interp.data import RepeatedConfig, TextConfig, TokenData, load_data
-from interp.errors import InterpError
+from interp.data import TokenData, load_data
+from interp.errors import ConfigError, InterpError
+from interp.files import write_whole
+from interp.training.callbacks import Watch
+from interp.training.catalog import Runs, find_runs
 from interp.training.config import RunConfig
-from interp.training.fit import FinishedRun, Watch, fit
+from interp.training.executors import Executor, Work, make_executor
+from interp.training.executors.work import FAILURES, PROGRESS, checkpoint_step, keep_failure, read_failures, reported_step
+from interp.training.fit import FinishedRun
 from interp.training.folder import is_finished, open_run, run_id
+from interp.training.objectives import model_for
 from interp.training.steps import total_steps
 
-_steps_done: Any = None  # set once in each worker, and shared by all: the counter of steps
-_stop: Any = None  # and the event that tells them to leave off
+RESULTS = "runs.csv"
+
+
+class GridError(InterpError):
+    """Some runs of a grid failed; the others are finished."""
 
 
 def fit_all(
@@ -32,98 +34,166 @@ def fit_all(
     *,
     watch: Mapping[str, Watch] | None = None,
     workers: int | None = None,
+    on: str | Executor = "local",
+    retries: int = 2,
     progress: bool = True,
 ) -> dict[str, FinishedRun]:
-    """Train every run into `folder/<name>-<id>`, in `workers` processes of one thread each (default: one per core).
+    """Train every run into `folder/<name>-<id>`, one process of one thread each, and write the table `folder/runs.csv`.
 
-    `watch` gives, by run name, what is read while that run trains; it must be picklable (functions at the top of a module). A run
-    that finished before, with the same settings, data, watch and training code, is opened instead of trained. The first error
-    stops all other runs and is raised, and so does Ctrl-C; finished runs stay on disk. No worker outlives this process.
-    Returns the runs by name, in the given order. Raises `InterpError` when a worker is killed from outside.
+    `on` says where: `local` (up to `workers` processes, default one per core; none outlives this one), `ray`, `slurm`, or an
+    executor of your own making. `watch` gives, by run name, what is read while that run trains; it must be picklable (functions
+    at the top of a module). A run that finished before, with the same settings, data, watch and training code, under whatever
+    name, is opened instead of trained.
+
+    A run whose worker dies goes on from its checkpoint in another one, up to `retries` times; each death is a warning, and is
+    kept in the run's `failures.jsonl`. A run that raises is not tried again. In both cases the other runs go on. Ctrl-C stops
+    all; what was begun goes on when called again.
+
+    Returns the runs by name, in the given order. Raises before anything is trained when a model does not fit its data, and
+    `GridError`, after all others are finished, naming each run that failed and why.
     """
+    if retries < 0:
+        raise ConfigError(f"retries={retries}", "a run is tried at least once", "Give 0 or more")
     # loaded here as well: it fills the caches once, and fails before anything is trained
     data = {described: load_data(described) for described in dict.fromkeys(config.data for config in runs.values())}
-    watch = watch or {}
-    places = {
-        name: Path(folder) / f"{name}-{run_id(config, data[config.data], watch.get(name))}" for name, config in runs.items()
-    }
-    waiting = {name: config for name, config in runs.items() if not is_finished(places[name])}
-    if waiting:
-        total = sum(total_steps(config.train, len(data[config.data].train)) for config in waiting.values())
-        with tqdm(total=total, desc=f"training {len(waiting)} models", unit="step", disable=not progress) as bar:
-            _fit_in_workers(waiting, places, watch, min(workers or os.cpu_count() or 1, len(waiting)), bar)
+    for config in runs.values():
+        model_for(config, data[config.data])
+    folder, watch = Path(folder), watch or {}
+    places = _places(runs, folder, data, watch)
+    works = [
+        *{place: _work(runs[name], place, watch.get(name)) for name, place in places.items() if not is_finished(place)}.values()
+    ]
+    if works:
+        steps = {work.folder: total_steps(work.config.train, len(data[work.config.data].train)) for work in works}
+        failed = _carry_out(works, make_executor(on, folder, workers), retries, _Bar(steps, progress))
+        write_results(folder)
+        if failed:
+            raise _grid_error(failed, len(works))
     return {name: open_run(config, places[name]) for name, config in runs.items()}
 
 
-def _fit_in_workers(
-    waiting: Mapping[str, RunConfig], places: Mapping[str, Path], watch: Mapping[str, Watch], workers: int, bar: Any
-) -> None:
-    context = multiprocessing.get_context("spawn")
-    counter, stop = context.Value("q", 0), context.Event()
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(counter, stop)) as pool:
-        try:
-            with _interrupts_ignored():
-                futures = [pool.submit(_fit_one, config, places[name], watch.get(name)) for name, config in waiting.items()]
-            _follow(futures, counter, bar)
-        except BaseException as error:  # KeyboardInterrupt too
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            if isinstance(error, BrokenProcessPool):
-                raise InterpError(
-                    f"training in {workers} worker processes",
-                    "one of them was killed, perhaps for want of memory",
-                    "Finished runs are kept: the same command goes on from there; fewer workers need less memory",
-                ) from None
-            raise
+def write_results(folder: str | Path) -> Path:
+    """Write `runs.csv`, a row for every run in `folder`: what differs, all last metrics, watched numbers included. Its path.
+
+    `restarts` is how often a run's worker died; the column is there when one did.
+    """
+    runs = find_runs(folder)
+    table = runs.to_frame([*_usual(runs), *(key for key in _metrics(runs) if key not in _usual(runs))])
+    deaths = [sum(not failure["traceback"] for failure in read_failures(run.folder)) for run in runs]
+    if any(deaths):
+        table.insert(min(3, table.shape[1]), "restarts", deaths)
+    return write_whole(Path(folder) / RESULTS, table.to_csv(index=False))
 
 
-def _follow(futures: list[Future], counter: Any, bar: Any) -> None:
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, timeout=0.5)
-        bar.update(counter.value - bar.n)
-        for future in done:
-            future.result()
+def _usual(runs: Runs) -> list[str]:
+    rows = runs.to_rows()
+    return list(rows[0]) if rows else []
 
 
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C, which a terminal sends to all of them: one process decides what stops."""
-    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _metrics(runs: Runs) -> list[str]:
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
+    return ["last_lr" if name == "lr" else name for name in names]
+
+
+def _places(
+    runs: Mapping[str, RunConfig], folder: Path, data: Mapping[Any, TokenData], watch: Mapping[str, Watch]
+) -> dict[str, Path]:
+    """Each run's folder: one of its id where it finished already, under any name; runs with the same id share the first's."""
+    places: dict[str, Path] = {}
+    of_id: dict[str, Path] = {}
+    for name, config in runs.items():
+        identity = run_id(config, data[config.data], watch.get(name))
+        if identity not in of_id:
+            own = folder / f"{name}-{identity}"
+            others = sorted(folder.glob(f"*-{identity}")) if folder.is_dir() else []
+            of_id[identity] = next(filter(is_finished, [own, *others]), own)
+        places[name] = of_id[identity]
+    return places
+
+
+def _work(config: RunConfig, place: Path, watch: Watch | None) -> Work:
+    attempts = [failure["attempt"] for failure in read_failures(place)]
+    return Work(config, place.absolute(), watch, attempt=1 + max(attempts, default=0))
+
+
+def _carry_out(works: Sequence[Work], executor: Executor, retries: int, bar: "_Bar") -> dict[str, str]:
+    """Bring all works to their end; returns why the failed ones did, by the name of the run folder."""
+    last = {work.folder: work.attempt + retries for work in works}
+    failed: dict[str, str] = {}
     try:
-        yield
+        executor.submit(works)
+        while bar.pending:
+            for work, how in executor.poll():
+                follows = _after(work, how, retries, is_last=work.attempt == last[work.folder])
+                if isinstance(follows, Work):
+                    executor.submit([follows])
+                    bar.restarts += 1
+                    continue
+                bar.pending.remove(work.folder)
+                if follows is not None:
+                    failed[work.folder.name] = follows
+            bar.show(len(failed))
     finally:
-        signal.signal(signal.SIGINT, before)
+        executor.cancel()
+        bar.close()
+        for work in works:
+            (work.folder / PROGRESS).unlink(missing_ok=True)
+    return failed
 
 
-def _begin(counter: Any, stop: Any) -> None:
-    global _steps_done, _stop  # noqa: PLW0603
-    _steps_done, _stop = counter, stop
-    torch.set_num_threads(1)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+def _after(work: Work, how: str, retries: int, *, is_last: bool) -> Work | str | None:
+    """What follows when a work's process ended: nothing (the run is finished), another attempt, or why it failed."""
+    if is_finished(work.folder):
+        return None
+    raised = [row["reason"] for row in read_failures(work.folder) if row["attempt"] == work.attempt and row["traceback"]]
+    if raised:
+        return str(raised[-1])
+    step = keep_failure(work.folder, work.attempt, how)
+    (work.folder / PROGRESS).unlink(missing_ok=True)  # it told of a process that is gone
+    if is_last:
+        return f"its worker died {retries + 1} times, at last near step {step} ({how})"
+    warnings.warn(
+        f"{work.folder.name}: its worker died near step {step} ({how}); the run goes on from step "
+        f"{checkpoint_step(work.folder)}, attempt {work.attempt + 1}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return replace(work, attempt=work.attempt + 1)
 
 
-def _leave_with_parent() -> None:
-    """A process that is killed cannot stop its workers: they end themselves."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def _grid_error(failed: Mapping[str, str], n_runs: int) -> GridError:
+    shown = "\n  ".join(f"{name}: {why}" for name, why in failed.items())
+    return GridError(
+        f"training {n_runs} runs",
+        f"{len(failed)} failed, and the others are finished\n  {shown}\n{FAILURES} in their folders says more",
+        "The same command goes on from there",
+    )
 
 
-def _fit_one(config: RunConfig, folder: Path, watch: Watch | None) -> None:
-    def count() -> None:
-        if _stop.is_set():
-            raise InterpError(f"training {folder.name}", "another run failed, or was interrupted", "See the first error")
-        with _steps_done.get_lock():
-            _steps_done.value += 1
+class _Bar:
+    """Steps of all runs, those of earlier calls included, and of which runs some are left."""
 
-    fit(config, folder, watch=watch, data=_load_once(config.data), on_step=count, progress=False)
+    def __init__(self, steps: Mapping[Path, int], progress: bool):
+        self.steps, self.pending, self.restarts = steps, set(steps), 0
+        self.reached = {folder: checkpoint_step(folder) for folder in steps}
+        self.bar = tqdm(
+            total=sum(steps.values()),
+            initial=sum(self.reached.values()),
+            desc=f"training {len(steps)} models",
+            unit="step",
+            disable=not progress,
+        )
 
+    def show(self, n_failed: int) -> None:
+        """Look at how far the runs are. A run that goes on from its checkpoint goes back for a moment."""
+        for folder in self.pending:
+            self.reached[folder] = reported_step(folder) or self.reached[folder]
+        ended = sum(self.steps[folder] for folder in self.steps if folder not in self.pending)
+        notes = {"done": len(self.steps) - len(self.pending) - n_failed, "restarted": self.restarts, "failed": n_failed}
+        self.bar.set_postfix({name: count for name, count in notes.items() if count}, refresh=False)
+        self.bar.update(ended + sum(self.reached[folder] for folder in self.pending) - self.bar.n)
+        self.bar.refresh()
 
-@lru_cache(maxsize=8)
-def _load_once(config: TextConfig | RepeatedConfig) -> TokenData:
-    return load_data(config)
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()

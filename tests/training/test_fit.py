@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from interp.data import RepeatedConfig, TextConfig, load_data
 from interp.errors import ConfigError, DataError, ModelError, ResultError, RunFolderError
 from interp.models import AttnAttnConfig, ConvAttnConfig
 from interp.training import RunConfig, TrainConfig, fit, fit_all, is_finished, open_run, run_id, timeline
-from interp.training.fit import batch_order
+from interp.training.loop import batch_order
 from interp.training.steps import eval_steps, learning_rate, make_optimizer, total_steps
 
 TINY = RunConfig(
@@ -29,9 +31,12 @@ def test_a_run_folder_opens_with_the_same_logits(tmp_path: Path) -> None:
     assert run.folder is not None
     assert is_finished(run.folder)
     assert {file.name for file in run.folder.iterdir()} == {
+        "run.json",
         "config.json",
         "model.safetensors",
         "metrics.jsonl",
+        "metrics.csv",
+        "samples.jsonl",
         "provenance.json",
     }
     tokens = torch.randint(0, 23, (3, 11))
@@ -165,6 +170,35 @@ def test_run_ids_follow_settings() -> None:
     assert run_id(TINY, data) == run_id(replace(TINY), data)
     assert run_id(TINY, data) != run_id(replace(TINY, train=replace(TINY.train, lr=2e-2)), data)
     assert run_id(TINY, data) != run_id(TINY, other), "a corpus file that changed must not pass for the old one"
+
+
+def test_run_ids_follow_what_is_watched() -> None:
+    data = load_data(TINY.data)
+
+    class Reads:
+        def __init__(self, period: int):
+            self.period = period
+
+        def __call__(self, model: object) -> float:
+            return float(self.period)
+
+        def read(self, model: object) -> float:
+            return float(self.period)
+
+    def closing_over(period: int) -> Callable[[object], float]:
+        return lambda model: float(period)
+
+    def recursive(model: object) -> float:
+        return recursive(model)
+
+    def ids(watched: Callable) -> str:
+        return run_id(TINY, data, {"w": watched})
+
+    for make in (Reads, closing_over, lambda period: Reads(period).read, lambda period: partial(pow, period)):
+        assert ids(make(3)) == ids(make(3)), "no address of an object gets in"
+        assert ids(make(3)) != ids(make(4))
+    assert ids(recursive) == ids(recursive)
+    assert ids(max) != ids(min)
 
 
 def test_an_error_in_a_worker_reaches_the_caller(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Command lines: what every study understands."""
+"""The command line of a study: a preset, key=value, where the page and the trained runs go."""
 
 import argparse
 import os

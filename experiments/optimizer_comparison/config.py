@@ -1,0 +1,78 @@
+"""The study's settings and presets, and the optimizers that it compares. A pilot with seed 0 chose the grids' middles."""
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from experiments.optimizer_comparison.base import FULL as FULL_MODEL
+from experiments.optimizer_comparison.base import QUICK as QUICK_MODEL
+from experiments.optimizer_comparison.base import Moved
+from interp.config import setting, settings
+from interp.training import TrainConfig
+
+ADAMW, SGD, MOMENTUM, ADAM, MUON = "AdamW", "SGD", "SGD, momentum", "Adam", "Muon"
+Chosen = tuple[Literal["adamw", "sgd", "adam", "muon"], float, float]
+OPTIMIZERS: dict[str, Chosen] = {
+    ADAMW: ("adamw", 0.0, 1e-3),
+    SGD: ("sgd", 0.0, 1e-1),
+    MOMENTUM: ("sgd", 0.9, 1e-2),
+    ADAM: ("adam", 0.0, 1e-3),
+    MUON: ("muon", 0.0, 1e-3),
+}
+"""By name: the setting, the momentum, and the learning rate in the middle of its grid."""
+
+
+@settings
+class StudyConfig:
+    """Everything the study can be told."""
+
+    seeds: tuple[int, ...] = setting((10, 11, 12), "one base model and one fine-tune of each optimizer per seed")
+    search_seed: int = setting(9, "the seed of the search for learning rates; none of `seeds`")
+    moved: Moved = setting(Moved(), "the model and its two texts")
+    train: TrainConfig = setting(TrainConfig(), "how it is fine-tuned; optimizer, momentum and learning rate are varied")
+    rates: Annotated[int, Field(ge=3)] = setting(5, "learning rates tried for each optimizer, an odd number")
+    factor: Annotated[float, Field(gt=1)] = setting(3.0, "from one to the next")
+    timed_steps: Annotated[int, Field(gt=1)] = setting(40, "steps of each optimizer that are timed")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "StudyConfig":
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or self.search_seed in self.seeds:
+            raise ValueError(f"seeds must be one or more different numbers without search_seed, not {list(self.seeds)}")
+        if self.rates % 2 == 0:
+            raise ValueError(f"rates must be odd, so that the grid has a middle, not {self.rates}")
+        if self.train.max_steps is not None or self.train.eval_every is not None:
+            raise ValueError("readings are taken after every epoch: set train.epochs, not max_steps or eval_every")
+        return self
+
+
+QUICK = StudyConfig(
+    moved=QUICK_MODEL,
+    train=TrainConfig(epochs=4, batch_size=16, eval_sequences=192, sample_tokens=0),
+)
+FULL = StudyConfig(
+    seeds=(10, 11, 12, 13, 14),
+    moved=FULL_MODEL,
+    train=TrainConfig(epochs=4, batch_size=32, eval_sequences=1024, sample_tokens=0),
+    rates=7,
+    factor=2.0,
+)
+PRESETS = {"quick": QUICK, "full": FULL}
+
+
+def grid(study: StudyConfig, name: str) -> list[float]:
+    """The learning rates tried for an optimizer: as many for each, evenly spaced in their logarithm around its middle."""
+    half = study.rates // 2
+    return [float(f"{OPTIMIZERS[name][2] * study.factor**step:.3g}") for step in range(-half, half + 1)]
+
+
+def tuned(study: StudyConfig, name: str, lr: float, seed: int) -> TrainConfig:
+    """The fine-tuning settings of one optimizer, rate and seed, with a reading after every epoch."""
+    optimizer, momentum, _ = OPTIMIZERS[name]
+    every = -(-study.moved.then.n_train // study.train.batch_size)
+    return replace(study.train, optimizer=optimizer, momentum=momentum, lr=lr, seed=seed, eval_every=every)
+
+
+def searched(study: StudyConfig) -> list[tuple[str, float]]:
+    """Every optimizer with every rate of its grid."""
+    return [(name, lr) for name in OPTIMIZERS for lr in grid(study, name)]
