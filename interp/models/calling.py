@@ -30,14 +30,14 @@ def eval_mode(model: HookedModel) -> Iterator[None]:
     That includes the model that a bridge wraps: it is not among the bridge's own modules, and holds dropout of its own.
     """
     roots = [root for root in (model, getattr(model, "original_model", None)) if isinstance(root, nn.Module)]
-    modes = {module: module.training for root in roots for module in root.modules()}
+    training = [module for module in {module: None for root in roots for module in root.modules()} if module.training]
     try:
-        for module in modes:
+        for module in training:
             module.training = False
         yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for module in training:
+            module.training = True
 
 
 @contextmanager

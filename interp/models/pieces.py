@@ -112,7 +112,8 @@ def take_apart(model: HookedModel, rotation: Mapping[Site, Tensor]) -> ModelPiec
 def rotation_sites(model: HookedModel) -> list[Site]:
     """The sites at which a bridge shows the cosines and sines of its rotary positions (none for other models)."""
     names = [f"blocks.{layer}.attn.hook_{part}" for layer in layers_with(model, "resid_pre") for part in ("cos", "sin")]
-    return [Site(name) for name in names if name in model.hook_dict]
+    points = model.hook_dict
+    return [Site(name) for name in names if name in points]
 
 
 def before_smearing(layer: int) -> Site:
@@ -132,16 +133,17 @@ class _BridgeBlock(BlockPieces):
         self.scale = self.d_head**-0.5
         self.b_O = self.attn.o(torch.zeros_like(self.W_O.flatten(0, 1)[:, :1].T))[0]
         self.turn = [rotation.get(Site(f"blocks.{layer}.attn.hook_{part}")) for part in ("cos", "sin")]
-        self.ln2 = getattr(block, "ln2", None) or (block.ln1 if self.parallel else None)
+        norm2 = getattr(block, "ln2", None) or (block.ln1 if self.parallel else None)
+        self.ln1, self.ln2, self.q, self.k, self.v = map(_wrapped, (block.ln1, norm2, self.attn.q, self.attn.k, self.attn.v))
 
     def normed(self, resid_pre: Tokenwise) -> Tokenwise:
-        return self.block.ln1(resid_pre[None])[0]
+        return self.ln1(resid_pre[None])[0]
 
     def queries(self, x: Tokenwise) -> Heads:
-        return self._projected(self.attn.q, x)
+        return self._projected(self.q, x)
 
     def keys_values(self, x: Tokenwise) -> tuple[Heads, Heads]:
-        return self._projected(self.attn.k, x), self._projected(self.attn.v, x)
+        return self._projected(self.k, x), self._projected(self.v, x)
 
     def _projected(self, project: Any, x: Tokenwise) -> Heads:
         return rearrange(project(x[None]), "1 token (head d_head) -> token head d_head", d_head=self.d_head)
@@ -157,6 +159,11 @@ class _BridgeBlock(BlockPieces):
     def mlp(self, resid: Tokenwise) -> Tokenwise:
         x = resid[None] if self.ln2 is None else self.ln2(resid[None])
         return self.block.mlp(x)[0]
+
+
+def _wrapped(module: Any) -> Any:
+    """What a bridge's component stands for: the same numbers, without hooks to pass."""
+    return getattr(module, "original_component", module)
 
 
 class _TransformerBlock(BlockPieces):

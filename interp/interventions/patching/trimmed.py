@@ -7,7 +7,7 @@ the metric reads are computed, and only what it reads is unembedded. Rows that c
 An untouched row rides along and must come out as the model's own run did; otherwise nothing is returned.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from interp.models.pieces import BlockPieces, NotTakenApart, before_smearing, ro
 from interp.sites import HookedModel, Site, layers_with
 
 WORTH_A_START = 4096  # entries of the residual stream at one position: with so many in a group, its overhead does not show
+TOKENS_AT_ONCE = 512  # in an MLP
 UNTOUCHED = -1  # the cell number of the rows that check
 
 
@@ -63,8 +64,9 @@ def sites_needed(model: HookedModel, kind: str) -> list[Site]:
     kinds = dict.fromkeys([*always, *inside.get(kind, []), *([kind] if kind != "conv" else [])])
     sites = [Site(name, layer) for name in kinds for layer in layers] + [Site("resid_post", layers[-1])]
     sites += [Site("conv")] if kind == "conv" else []
-    sites += [site for layer in layers if (site := before_smearing(layer)).hook_name in model.hook_dict]
-    missing = sorted({site.kind for site in sites if site.hook_name not in model.hook_dict})
+    points = model.hook_dict  # asked once: a bridge puts it together anew each time
+    sites += [site for layer in layers if (site := before_smearing(layer)).hook_name in points]
+    missing = sorted({site.kind for site in sites if site.hook_name not in points})
     if missing:
         raise NotTakenApart(f"it has no {', '.join(missing)}")
     return list(dict.fromkeys([*sites, *rotation_sites(model)]))
@@ -183,7 +185,7 @@ class Trimmed:
         ]
         out = block.joined(x, block.write(torch.cat(z)))
         if block.parallel and block.has_mlp:
-            out = out + block.mlp(x)
+            out = out + _in_parts(block.mlp, x)
         return _unpacked(kept, out)
 
     def _mixed(self, layer: int, start: int, rows: Rows, own: "Attended") -> Float[Tensor, "token head d_head"]:
@@ -217,7 +219,7 @@ class Trimmed:
         if not groups:
             return {}
         packed = _packed(groups)
-        return _unpacked(groups, packed + block.mlp(packed))
+        return _unpacked(groups, packed + _in_parts(block.mlp, packed))
 
     # -- what the metric reads
 
@@ -299,6 +301,12 @@ def _unpacked(groups: Groups, packed: Float[Tensor, "token d_model"]) -> Groups:
         start: rows.with_stream(rearrange(part, "(row pos) d_model -> row pos d_model", row=len(rows.cell)))
         for (start, rows), part in zip(groups.items(), packed.split(_n_tokens(groups)), strict=True)
     }
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], packed: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
+    """`function` on some tokens after others: the neurons of all at once would not stay in the processor's cache."""
+    size = TOKENS_AT_ONCE if packed.device.type == "cpu" else len(packed)
+    return torch.cat([function(part) for part in packed.split(size)])
 
 
 def _n_tokens(groups: Groups) -> list[int]:
