@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from interp.errors import SiteError
 from interp.probes.padding import check_unpadded
 from interp.probes.patterns import HeadScores
 from interp.probes.repeats import repeated_tokens
 from interp.probes.scores import chosen_scores
 from interp.result import Result, mean_over_examples
 from interp.running import Probe, Readings, run
-from interp.sites import HookedModel, Site, sites_of
+from interp.sites import HookedModel, Site, check_site, sites_of
 
 DEFAULT_PERIOD, DEFAULT_COPIES = 25, 4  # the sequences of Olsson et al. 2022
 
@@ -120,15 +121,31 @@ def duplicate_token_scores(
 
 @dataclass(frozen=True)
 class AttentionPattern(Probe):
-    """The attention patterns themselves, averaged over examples: for looking, on one text or a few of equal length."""
+    """The attention patterns themselves, averaged over examples: for looking, on one text or a few of equal length.
 
+    `layers` and `heads` choose some of them (None: all).
+    """
+
+    layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
     name: ClassVar[str] = "attention_pattern"
 
     def sites(self, model: HookedModel) -> Sequence[Site]:
-        return sites_of(model, "pattern")
+        if self.layers is None:
+            return sites_of(model, "pattern")
+        chosen = [Site("pattern", layer) for layer in self.layers]
+        for site in chosen:
+            check_site(model, site)
+        return chosen
 
     def read(self, activation: Tensor, site: Site, prepared: object) -> Tensor:
-        return activation
+        if self.heads is None:
+            return activation
+        wrong = [head for head in self.heads if not 0 <= head < activation.shape[1]]
+        if wrong:
+            there = f"there are heads 0 to {activation.shape[1] - 1}"
+            raise SiteError(f"the pattern of heads {wrong} at {site}", there, "Choose from those")
+        return activation[:, list(self.heads)]
 
     def result(self, readings: Readings) -> Result:
         mean, _ = mean_over_examples(torch.stack(list(readings.values()), dim=1))
@@ -136,16 +153,28 @@ class AttentionPattern(Probe):
             name=self.name,
             values=mean,
             axes=("layer", "head", "query", "key"),
-            labels={"layer": tuple(str(site.layer) for site in readings)},
+            labels={"layer": tuple(str(site.layer) for site in readings)}
+            | ({} if self.heads is None else {"head": tuple(map(str, self.heads))}),
             count=len(next(iter(readings.values()))),
             unit="share of attention",
             description="attention from each query position to each key position",
         )
 
 
-def attention_patterns(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Result:
-    """The patterns of every head on `tokens`, averaged over the batch. Memory: layers × heads × pos² floats per example."""
-    return run(model, tokens, [AttentionPattern()])[AttentionPattern.name]
+def attention_patterns(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    *,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+) -> Result:
+    """The patterns of the chosen layers and heads (None: all) on `tokens`, averaged over the batch.
+
+    Axes (layer, head, query, key); `.at(layer=0, head=0).plot()` is a figure of one, `interp.report.AttentionMaps` a panel of
+    several. Raises `SiteError` for layers and heads that are not there. Memory: layers × heads × pos² floats per example.
+    """
+    chosen = (None if these is None else tuple(dict.fromkeys(these)) for these in (layers, heads))
+    return run(model, tokens, [AttentionPattern(*chosen)])[AttentionPattern.name]
 
 
 def tokens_to_score(

@@ -15,8 +15,8 @@ def ngram_floors(
     held_out: Int[Tensor, "held_sequence held_pos"],
     d_vocab: int,
     *,
-    train_counted: Bool[Tensor, "train_sequence pos"] | None = None,
-    counted: Bool[Tensor, "held_sequence held_pos"] | None = None,
+    train_counted: Bool[Tensor, "_ _"] | None = None,
+    counted: Bool[Tensor, "_ _"] | None = None,
 ) -> Result:
     """Mean loss in nats of predicting tokens from counts in `train`: axes (order, quantity).
 
@@ -35,7 +35,7 @@ def ngram_floors(
     unigrams = torch.bincount(next_, minlength=d_vocab).double()
     probability = (unigrams + 1) / (unigrams.sum() + d_vocab)
     codes, counts = (first * d_vocab + next_).unique(return_counts=True)
-    bigram = _bigram_probability(codes, counts.double(), given, wanted, probability, d_vocab)
+    bigram = _bigram_probability(codes, counts.double(), given * d_vocab + wanted, probability)
     seen = torch.bincount(first, minlength=d_vocab).double()
     share = unigrams[unigrams > 0] / unigrams.sum()
     conditional = counts / seen[codes // d_vocab]
@@ -57,7 +57,9 @@ def ngram_floors(
 def _pairs(tokens: Tensor, counted: Tensor | None, d_vocab: int, name: str) -> tuple[Tensor, Tensor]:
     """Each predicted token and the one before it."""
     if tokens.ndim != 2 or (counted is not None and counted.shape != tokens.shape):
-        raise DataError(f"n-gram floors of {name}", f"it has shape {tuple(tokens.shape)}", "Give [sequence pos], and a mask alike")
+        raise DataError(
+            f"n-gram floors of {name}", f"it has shape {tuple(tokens.shape)}", "Give [sequence pos], and a mask alike"
+        )
     if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < d_vocab:
         raise DataError(f"n-gram floors of {name}", f"it has ids outside 0 to {d_vocab - 1}", "Give the right d_vocab")
     kept = torch.ones_like(tokens[:, 1:], dtype=torch.bool) if counted is None else counted[:, 1:].bool()
@@ -69,18 +71,16 @@ def _pairs(tokens: Tensor, counted: Tensor | None, d_vocab: int, name: str) -> t
 def _bigram_probability(
     codes: Int[Tensor, " bigram"],
     counts: Float[Tensor, " bigram"],
-    given: Int[Tensor, " target"],
-    wanted: Int[Tensor, " target"],
+    asked: Int[Tensor, " target"],
     unigram: Float[Tensor, " d_vocab"],
-    d_vocab: int,
 ) -> Float[Tensor, " target"]:
-    """p(wanted | given) by absolute discounting; `codes` are previous · d_vocab + next, sorted."""
+    """p(next | previous) of each bigram asked, by absolute discounting; a bigram's code is previous · d_vocab + next."""
     once, twice = float((counts == 1).sum()), float((counts == 2).sum())
     discount = once / (once + 2 * twice) if once and twice else 0.5
-    before = codes // d_vocab
+    d_vocab = len(unigram)
+    before, given, wanted = codes // d_vocab, asked // d_vocab, asked % d_vocab
     total = torch.zeros(d_vocab, dtype=torch.float64).index_add(0, before, counts)[given]
     kinds = torch.bincount(before, minlength=d_vocab).double()[given]
-    asked = given * d_vocab + wanted
     place = torch.searchsorted(codes, asked).clamp(max=len(codes) - 1)
     count = torch.where(codes[place] == asked, counts[place], 0.0)
     smoothed = ((count - discount).clamp(min=0) + discount * kinds * unigram[wanted]) / total.clamp(min=1)

@@ -3,7 +3,8 @@
 A run folder holds `run.json` and `config.json` (written first), `metrics.jsonl` (one row per reading, as they come) and
 `metrics.csv`, `model.safetensors`, `tokenizer/` (for text), `samples.jsonl` (generated after each epoch), `checkpoints/` (copies
 of the model, if asked for) and, written last, `provenance.json`: its presence means that the run is whole. Until then
-`checkpoint.pt` is what a killed run goes on from.
+`checkpoint.pt` is what a killed run goes on from; a grid's worker tells there how far it is (`progress.json`) and what went wrong
+(`failures.jsonl`).
 """
 
 import csv

@@ -207,6 +207,11 @@ class _Step:
         training.scaler.update()
 
 
+def _check_finite(row: Row, step: int) -> None:
+    if not all(math.isfinite(value) for value in row.values()):
+        raise ConfigError("training", f"the loss is not finite at step {step}", "Lower train.lr, or set train.grad_clip")
+
+
 def _read(training: Training) -> None:
     """Add a row: where training stands, its mean loss since the last row, validation metrics, and what callbacks add."""
     row: Row = {"step": training.step, "samples": training.samples, "tokens": training.tokens, "lr": training.lr}
@@ -214,12 +219,10 @@ def _read(training: Training) -> None:
         began = time.perf_counter()
         row["train_loss"] = float(training.engine.total(torch.stack(training.losses)).mean())
         training.seconds += time.perf_counter() - began  # on a GPU, where the steps end that were only begun
-        if not math.isfinite(row["train_loss"]):
-            raise ConfigError(
-                "training", f"the loss is not finite at step {training.step}", "Lower train.lr, or set train.grad_clip"
-            )
+        _check_finite(row, training.step)
     row |= _times(training)
     row |= validation_numbers(training.model, training.data, training.config)
+    _check_finite(row, training.step)
     for method in those_with(training.callbacks, "on_eval"):
         added = {name: float(value) for name, value in method(training, row).items()}
         twice = sorted(set(added) & set(row))

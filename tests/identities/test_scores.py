@@ -9,8 +9,9 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 import interp
-from interp.errors import ConfigError, DataError, ModelError
+from interp.errors import ConfigError, DataError, ModelError, SiteError
 from interp.models import AttnAttn, ConvAttn
+from interp.models.constructed import induction_circuit
 from interp.probes import head_scores, null_scores, prefix_matching_scores, repeated_tokens
 from interp.probes.scores import all_scores
 from interp.provenance import tensor_hash
@@ -288,3 +289,15 @@ def test_the_null_names_the_tokens_it_was_asked_about_whatever_the_batches() -> 
     torch.testing.assert_close(whole.values, split.values, atol=1e-6, rtol=0)
     shuffled = interp.shuffled_tokens(tokens, seed=2)
     assert torch.equal(shuffled, torch.cat([interp.shuffled_tokens(part, seed=2) for part in tokens.split(3)]))
+
+
+def test_chosen_patterns_are_those_of_all() -> None:
+    model = induction_circuit().model
+    tokens = interp.repeated_tokens(model, n_sequences=2, period=5)
+    whole = interp.attention_patterns(model, tokens)
+    some = interp.attention_patterns(model, tokens, layers=[1], heads=[1, 0])
+    assert torch.equal(some.values, whole.values[[1]][:, [1, 0]])
+    assert some.labels_of("layer") == ("1",) and some.labels_of("head") == ("1", "0")
+    for wrong in ({"layers": [2]}, {"heads": [0, 2]}, {"heads": [-1]}):
+        with pytest.raises(SiteError):
+            interp.attention_patterns(model, tokens, **wrong)
