@@ -23,8 +23,8 @@ class Moved:
 QUICK = Moved(
     network=TransformerConfig(d_model=48, n_layers=2, n_heads=4, n_ctx=64),
     first=TextConfig(vocab_size=512, length=64),
-    train=TrainConfig(lr=4e-3, epochs=10, max_steps=900, batch_size=16, n_evals=5, eval_sequences=64, sample_tokens=0),
-    then=PaddedTextConfig(length=64, n_train=512, n_held_out=192),
+    train=TrainConfig(lr=4e-3, epochs=10, max_steps=600, batch_size=16, n_evals=5, eval_sequences=64, sample_tokens=0),
+    then=PaddedTextConfig(length=64, n_train=384, n_held_out=192),
 )
 FULL = Moved(
     network=TransformerConfig(d_model=256, n_layers=4, n_heads=8, n_ctx=128),

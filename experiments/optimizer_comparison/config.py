@@ -10,6 +10,7 @@ from experiments.optimizer_comparison.base import QUICK as QUICK_MODEL
 from experiments.optimizer_comparison.base import Moved
 from interp.config import setting, settings
 from interp.training import TrainConfig
+from interp.training.steps import steps_per_epoch
 
 ADAMW, SGD, MOMENTUM, ADAM, MUON = "AdamW", "SGD", "SGD, momentum", "Adam", "Muon"
 Chosen = tuple[Literal["adamw", "sgd", "adam", "muon"], float, float]
@@ -66,10 +67,10 @@ def grid(study: StudyConfig, name: str) -> list[float]:
     return [float(f"{OPTIMIZERS[name][2] * study.factor**step:.3g}") for step in range(-half, half + 1)]
 
 
-def tuned(study: StudyConfig, name: str, lr: float, seed: int) -> TrainConfig:
-    """The fine-tuning settings of one optimizer, rate and seed, with a reading after every epoch."""
+def tuned(study: StudyConfig, name: str, lr: float, seed: int, n_rows: int) -> TrainConfig:
+    """The fine-tuning settings of one optimizer, rate and seed, with a reading after every epoch of `n_rows` rows."""
     optimizer, momentum, _ = OPTIMIZERS[name]
-    every = -(-study.moved.then.n_train // study.train.batch_size)
+    every = steps_per_epoch(study.train, n_rows)
     return replace(study.train, optimizer=optimizer, momentum=momentum, lr=lr, seed=seed, eval_every=every)
 
 

@@ -98,7 +98,7 @@ def by_step(runs: Runs, smooth: int = 8) -> dict[str, Result]:
 def step_times(study: StudyConfig, config: RunConfig, data: TokenData) -> Result:
     """CPU milliseconds per step: axes (variant, part, step), the optimizers taking turns in this process, on one thread."""
     torch.set_num_threads(1)
-    settings = {name: tuned(study, name, OPTIMIZERS[name][2], study.search_seed) for name in OPTIMIZERS}
+    settings = {name: tuned(study, name, OPTIMIZERS[name][2], study.search_seed, len(data.train)) for name in OPTIMIZERS}
     models = {name: open_saved(str(config.train.start_from)) for name in OPTIMIZERS}
     optimizers = {name: make_optimizer(models[name], settings[name]) for name in OPTIMIZERS}
     batch = training_batch(config.train, data, torch.arange(min(config.train.batch_size, len(data.train))), 1)

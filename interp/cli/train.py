@@ -152,10 +152,11 @@ def _train(plans: Sequence["Plan"], arguments: argparse.Namespace) -> None:
 
 def _train_in_workers(runs: Mapping[str, Any], arguments: argparse.Namespace) -> list[Path]:
     import warnings
+    from contextlib import redirect_stdout
 
     from interp.training import fit_all
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # stdout is for the table; Ray speaks there as well
         warnings.showwarning = _say  # a worker that died, in one line
         finished = fit_all(runs, arguments.out, **_where(arguments), retries=arguments.retries)
     return [run.folder for run in finished.values() if run.folder is not None]
@@ -171,7 +172,7 @@ def _where(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"on": SlurmExecutor(arguments.out / ".slurm", arguments.workers, **parameters)}
 
 
-def _say(message: Warning | str, *_: Any) -> None:
+def _say(message: Warning | str, *_: Any, **__: Any) -> None:
     from tqdm.auto import tqdm
 
     tqdm.write(str(message), file=sys.stderr)

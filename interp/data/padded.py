@@ -1,7 +1,7 @@
 """Text in rows of whole lines, padded on the right; what counts is told apart from the padding."""
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -23,12 +23,10 @@ Rows = Annotated[int, Field(gt=0)]
 @DATA.register
 @settings
 class PaddedTextConfig:
-    """Text in rows of whole lines: BOS, as many lines as fit, padding. Train with `train.targets=answers`: padding is no answer."""
+    """Text in rows of whole lines: BOS, as many as fit, padding. Train with `train.targets=answers`: padding is no answer."""
 
     kind: Literal["padded_text"] = setting("padded_text", "which data this is")
-    corpus: str = setting(
-        "python-source", "python-docs, python-source, wikitext-2-raw-v1, a path, or owner/name[:configuration]"
-    )
+    corpus: str = setting("python-source", "python-docs, python-source, wikitext-2-raw-v1, a path, or owner/name[:configuration]")
     column: str | None = setting(None, "column of a dataset that holds the text; null means 'text', or its only one of strings")
     tokenizer: str = setting("bpe", "bpe (trained on the corpus), characters, or a Hugging Face tokenizer's name or folder")
     vocab_size: int = setting(1024, "number of tokens that bpe is trained to; the other tokenizers have their own")
@@ -44,7 +42,7 @@ class PaddedTextConfig:
         """
         corpus = load_corpus(self.corpus, split_seed=self.split_seed, column=self.column)
         tokenizer = load_tokenizer(self.tokenizer, corpus, vocab_size=self.vocab_size)
-        tokens: dict[str, Tensor] = {}
+        tokens: dict[str, Any] = {}
         answers: dict[str, Tensor] = {}
         for split in SPLITS:
             most = self.n_train if split == "train" else self.n_held_out
@@ -59,7 +57,7 @@ class PaddedTextConfig:
             d_vocab=vocabulary_size(tokenizer),
             tokenizer=tokenizer,
             bos_id=bos_id(tokenizer),
-            fingerprint=tokens_fingerprint(*tokens.values(), *answers.values()),
+            fingerprint=tokens_fingerprint(*tokens.values(), *(real.long() for real in answers.values())),
             description=f"text: {self.corpus}, tokenizer {made}, whole lines in rows of {self.length}, {share:.0%} padding",
             answers=answers,
         )

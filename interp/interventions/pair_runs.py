@@ -114,7 +114,7 @@ class Pairs:
             baseline=None if math.isnan(baseline) else baseline,
             count=int((~readings.isnan()).reshape(len(base), -1).any(1).sum()),
             unit=unit,
-            description=f"{TOLD[values]}{told}; clean {clean:.4g}, corrupted {corrupted:.4g}{left_out}",
+            description=f"{TOLD[values]}clean {clean:.4g}, corrupted {corrupted:.4g}{left_out}; {told}",
         )
         both = torch.cat(self._in_order(self.source, self.base))
         provenance = provenance_of(cast(nn.Module, self.model), both, time.perf_counter() - self.started)

@@ -79,7 +79,9 @@ def ablate_attention(
     check_model(model)
     if mode not in ATTENTION_MODES:
         known = ", ".join(ATTENTION_MODES)
-        raise ConfigError(f"ablating attention, mode {mode!r}", f"the modes are {known}", f"{nearest(mode, ATTENTION_MODES)}Name one")
+        raise ConfigError(
+            f"ablating attention, mode {mode!r}", f"the modes are {known}", f"{nearest(mode, ATTENTION_MODES)}Name one"
+        )
     known_layers = layers_with(model, "attn_out" if mode == "zero" else "pattern")
     if not known_layers:
         raise ModelError("ablating attention", f"this {type(model).__name__} has none that can be reached", "Give a transformer")
@@ -93,7 +95,7 @@ def ablate_attention(
 
 def _rewrite(cut: Intervention, site: Site, module: Any, inputs: tuple, activation: Tensor) -> Tensor:
     """What a hook point passes on instead of `activation`. None of these interventions reads the tokens."""
-    return cut.edit(activation.clone(), site, activation.new_empty(0))
+    return cut.edit(activation.clone(), site, torch.empty(0, 0, dtype=torch.long))
 
 
 @dataclass(frozen=True, eq=False)

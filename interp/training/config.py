@@ -31,7 +31,9 @@ class TrainConfig:
         "adamw", "adamw, sgd (plain, or with momentum), adam, or muon (for matrices inside the blocks; adamw for all else)"
     )
     lr: Annotated[float, Field(gt=0)] = setting(3e-4, "largest learning rate")
-    weight_decay: Annotated[float, Field(ge=0)] = setting(0.01, "weight decay (decoupled for adamw and muon, part of the gradient for sgd and adam)")
+    weight_decay: Annotated[float, Field(ge=0)] = setting(
+        0.01, "weight decay (decoupled for adamw and muon, part of the gradient for sgd and adam)"
+    )
     momentum: Annotated[float, Field(ge=0, lt=1)] = setting(0.0, "momentum of sgd")
     grad_clip: Annotated[float, Field(ge=0)] = setting(1.0, "largest gradient norm; 0 means no clipping")
     schedule: Literal["cosine", "linear", "constant"] = setting("cosine", "learning rate after the warm-up")

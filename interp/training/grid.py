@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 from interp.data import TokenData, load_data
 from interp.errors import ConfigError, InterpError
 from interp.files import write_whole
-from interp.training.callbacks import Watch
-from interp.training.catalog import Runs, find_runs
+from interp.training.callbacks import Callback, Watch
+from interp.training.catalog import find_runs
 from interp.training.config import RunConfig
 from interp.training.executors import Executor, Work, make_executor
 from interp.training.executors.work import FAILURES, PROGRESS, checkpoint_step, keep_failure, read_failures, reported_step
@@ -33,6 +33,7 @@ def fit_all(
     folder: str | Path,
     *,
     watch: Mapping[str, Watch] | None = None,
+    callbacks: Mapping[str, Sequence[Callback]] | None = None,
     workers: int | None = None,
     on: str | Executor = "local",
     retries: int = 2,
@@ -41,9 +42,10 @@ def fit_all(
     """Train every run into `folder/<name>-<id>`, one process of one thread each, and write the table `folder/runs.csv`.
 
     `on` says where: `local` (up to `workers` processes, default one per core; none outlives this one), `ray`, `slurm`, or an
-    executor of your own making. `watch` gives, by run name, what is read while that run trains; it must be picklable (functions
-    at the top of a module). A run that finished before, with the same settings, data, watch and training code, under whatever
-    name, is opened instead of trained.
+    executor made for this call. `watch` and `callbacks` give, by run name, what is read and what acts while that run trains; both
+    must be picklable (functions and classes at the top of a module), and callbacks are copied, so what they learn stays in the
+    worker. A run that finished before, with the same settings, data, watch, callbacks and training code, under whatever name, is
+    opened instead of trained.
 
     A run whose worker dies goes on from its checkpoint in another one, up to `retries` times; each death is a warning, and is
     kept in the run's `failures.jsonl`. A run that raises is not tried again. In both cases the other runs go on. Ctrl-C stops
@@ -58,10 +60,14 @@ def fit_all(
     data = {described: load_data(described) for described in dict.fromkeys(config.data for config in runs.values())}
     for config in runs.values():
         model_for(config, data[config.data])
-    folder, watch = Path(folder), watch or {}
-    places = _places(runs, folder, data, watch)
+    folder, watch, callbacks = Path(folder), watch or {}, callbacks or {}
+    places = _places(runs, folder, data, watch, callbacks)
     works = [
-        *{place: _work(runs[name], place, watch.get(name)) for name, place in places.items() if not is_finished(place)}.values()
+        *{
+            place: _work(runs[name], place, watch.get(name), callbacks.get(name, ()))
+            for name, place in places.items()
+            if not is_finished(place)
+        }.values()
     ]
     if works:
         steps = {work.folder: total_steps(work.config.train, len(data[work.config.data].train)) for work in works}
@@ -78,31 +84,29 @@ def write_results(folder: str | Path) -> Path:
     `restarts` is how often a run's worker died; the column is there when one did.
     """
     runs = find_runs(folder)
-    table = runs.to_frame([*_usual(runs), *(key for key in _metrics(runs) if key not in _usual(runs))])
+    table = runs.to_frame()
     deaths = [sum(not failure["traceback"] for failure in read_failures(run.folder)) for run in runs]
     if any(deaths):
-        table.insert(min(3, table.shape[1]), "restarts", deaths)
+        table.insert(3, "restarts", deaths)
+    for name in dict.fromkeys(name for run in runs for name in run.metrics):
+        column = "last_lr" if name == "lr" else name  # `lr` is the setting
+        if column not in table:
+            table[column] = [run.metrics.get(name) for run in runs]
     return write_whole(Path(folder) / RESULTS, table.to_csv(index=False))
 
 
-def _usual(runs: Runs) -> list[str]:
-    rows = runs.to_rows()
-    return list(rows[0]) if rows else []
-
-
-def _metrics(runs: Runs) -> list[str]:
-    names = dict.fromkeys(name for run in runs for name in run.metrics)
-    return ["last_lr" if name == "lr" else name for name in names]
-
-
 def _places(
-    runs: Mapping[str, RunConfig], folder: Path, data: Mapping[Any, TokenData], watch: Mapping[str, Watch]
+    runs: Mapping[str, RunConfig],
+    folder: Path,
+    data: Mapping[Any, TokenData],
+    watch: Mapping[str, Watch],
+    callbacks: Mapping[str, Sequence[Callback]],
 ) -> dict[str, Path]:
     """Each run's folder: one of its id where it finished already, under any name; runs with the same id share the first's."""
     places: dict[str, Path] = {}
     of_id: dict[str, Path] = {}
     for name, config in runs.items():
-        identity = run_id(config, data[config.data], watch.get(name))
+        identity = run_id(config, data[config.data], watch.get(name), callbacks.get(name, ()))
         if identity not in of_id:
             own = folder / f"{name}-{identity}"
             others = sorted(folder.glob(f"*-{identity}")) if folder.is_dir() else []
@@ -111,15 +115,16 @@ def _places(
     return places
 
 
-def _work(config: RunConfig, place: Path, watch: Watch | None) -> Work:
+def _work(config: RunConfig, place: Path, watch: Watch | None, callbacks: Sequence[Callback]) -> Work:
     attempts = [failure["attempt"] for failure in read_failures(place)]
-    return Work(config, place.absolute(), watch, attempt=1 + max(attempts, default=0))
+    return Work(config, place.absolute(), watch, tuple(callbacks), attempt=1 + max(attempts, default=0))
 
 
 def _carry_out(works: Sequence[Work], executor: Executor, retries: int, bar: "_Bar") -> dict[str, str]:
     """Bring all works to their end; returns why the failed ones did, by the name of the run folder."""
     last = {work.folder: work.attempt + retries for work in works}
     failed: dict[str, str] = {}
+    _forget_progress(works)  # what a killed call left behind
     try:
         executor.submit(works)
         while bar.pending:
@@ -136,9 +141,13 @@ def _carry_out(works: Sequence[Work], executor: Executor, retries: int, bar: "_B
     finally:
         executor.cancel()
         bar.close()
-        for work in works:
-            (work.folder / PROGRESS).unlink(missing_ok=True)
+        _forget_progress(works)
     return failed
+
+
+def _forget_progress(works: Sequence[Work]) -> None:
+    for work in works:
+        (work.folder / PROGRESS).unlink(missing_ok=True)
 
 
 def _after(work: Work, how: str, retries: int, *, is_last: bool) -> Work | str | None:
@@ -149,7 +158,7 @@ def _after(work: Work, how: str, retries: int, *, is_last: bool) -> Work | str |
     if raised:
         return str(raised[-1])
     step = keep_failure(work.folder, work.attempt, how)
-    (work.folder / PROGRESS).unlink(missing_ok=True)  # it told of a process that is gone
+    _forget_progress([work])
     if is_last:
         return f"its worker died {retries + 1} times, at last near step {step} ({how})"
     warnings.warn(

@@ -52,6 +52,11 @@ class Together(torch.optim.Optimizer):
         return f"Together({', '.join(map(repr, self.parts))})"
 
 
+def _is_block_weight(name: str) -> bool:
+    """Whether a parameter's name is that of a weight inside a block; a bias may have two axes too, head and width."""
+    return name.startswith("blocks.") and not name.rsplit(".", 1)[-1].startswith("b")
+
+
 def muon(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Muon (Jordan et al. 2024, as torch has it) with AdamW at the same learning rate.
 
@@ -60,7 +65,7 @@ def muon(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     one learning rate serves both. Raises `ConfigError` for a model without such matrices.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    matrices = [parameter for name, parameter in trained.items() if parameter.ndim == 2 and name.startswith("blocks.")]
+    matrices = [parameter for name, parameter in trained.items() if parameter.ndim == 2 and _is_block_weight(name)]
     if not matrices:
         raise ConfigError(
             "train.optimizer=muon",

@@ -130,7 +130,7 @@ def test_answers_are_those_of_a_slow_solver(config: Task, solve: Solver) -> None
 
 def test_every_task_of_the_library_has_a_case() -> None:
     own = {kind for kind in DATA if DATA[kind].__module__.startswith("interp.")}
-    assert own == {config.kind for config, _ in CASES} | {"markov", "text"}  # type: ignore[attr-defined]
+    assert own == {config.kind for config, _ in CASES} | {"markov", "text", "padded_text"}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("config", [config for config, _ in CASES] + [MarkovConfig(**SMALL)], ids=lambda config: config.kind)

@@ -135,7 +135,7 @@ def test_every_mistake_in_every_file_is_told_once(tmp_path: Path) -> None:
     write(
         tmp_path,
         a="model: {kind: [conv_attn, atn_attn], d_modl: 3}\ntrian: {lr: 3}\ntrain: {seed: [0, 1, 2]}",
-        b="data: {kind: copi}\ntrain: {lr: [1e-3, -1], optimizer: adam}",
+        b="data: {kind: copi}\ntrain: {lr: [1e-3, -1], optimizer: adan}",
         c="- a list",
         d="a: 1\na: 2",
         e="train: {lr: []}",
@@ -154,7 +154,7 @@ def test_every_mistake_in_every_file_is_told_once(tmp_path: Path) -> None:
         "b": [
             "'copi'. Did you mean 'copy'",
             r"train.lr: .*greater than 0 \(given -1\)",
-            "'adamw' or 'sgd'.*Did you mean 'adamw'",
+            "'adamw', 'sgd', 'adam' or 'muon'.*Did you mean 'adam",
         ],
         "c": ["instead of groups of settings"],
         "d": ["'a' is set twice"],

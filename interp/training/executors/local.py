@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from tqdm.std import tqdm
+
 from interp.errors import ConfigError
 from interp.training.executors.work import PAUSE, Work, errors_kept
 
@@ -147,11 +149,15 @@ def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    while True:
-        folder, attempt, pickled = pipe.recv()
-        with errors_kept(folder, attempt):  # also when what it needs cannot be imported here
-            pickle.loads(pickled)()
-        pipe.send(None)
+    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and a kill would leave it over
+    try:
+        while True:
+            folder, attempt, pickled = pipe.recv()
+            with errors_kept(folder, attempt):  # also when what it needs cannot be imported here
+                pickle.loads(pickled)()
+            pipe.send(None)
+    except (SystemExit, EOFError):
+        os._exit(1)  # at once: taking down an interpreter with torch in it takes seconds
 
 
 def _leave_with_parent() -> None:

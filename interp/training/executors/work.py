@@ -21,7 +21,7 @@ import torch
 from interp.data import DataSource, TokenData, load_data
 from interp.errors import InterpError
 from interp.files import write_whole
-from interp.training.callbacks import Watch
+from interp.training.callbacks import Callback, Watch
 from interp.training.checkpoints import CHECKPOINT
 from interp.training.config import RunConfig
 from interp.training.fit import fit
@@ -42,13 +42,15 @@ class Work:
     config: RunConfig
     folder: Path
     watch: Watch | None = None
+    callbacks: tuple[Callback, ...] = ()
     attempt: int = 1
 
     def __call__(self) -> None:
         torch.set_num_threads(1)
         with errors_kept(self.folder, self.attempt):
             data = _load_once(self.config.data)
-            fit(self.config, self.folder, watch=self.watch, data=data, on_step=_Reporter(self.folder), progress=False)
+            report = _Reporter(self.folder)
+            fit(self.config, self.folder, watch=self.watch, data=data, callbacks=self.callbacks, on_step=report, progress=False)
 
 
 @runtime_checkable
