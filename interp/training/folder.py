@@ -9,23 +9,20 @@ of the model, if asked for) and, written last, `provenance.json`: its presence m
 
 import csv
 import hashlib
-import inspect
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 import interp
 from interp.config import as_dict
 from interp.data import TokenData
 from interp.errors import RunFolderError
 from interp.files import write_whole
+from interp.identity import described, source_of
 from interp.models.saved import open_saved
-from interp.provenance import tensor_hash
 from interp.result import Provenance
 from interp.training.config import RunConfig
 from interp.training.start import start_identity
@@ -47,15 +44,15 @@ def identity_of(
     config: RunConfig, data: TokenData, watch: Mapping[str, Callable] | None = None, callbacks: Sequence[Any] = ()
 ) -> dict[str, str]:
     """What a run's results depend on: a hash of each part, by the part's name."""
-    described = {
+    parts = {
         "settings": json.dumps(as_dict(config), sort_keys=True),
         "data": data.fingerprint,
-        "watched functions": "".join(f"\0{name}={_described(function)}" for name, function in (watch or {}).items()),
+        "watched functions": "".join(f"\0{name}={described(function)}" for name, function in (watch or {}).items()),
         "callbacks": "\0".join(_described_callback(callback) for callback in callbacks),
         "training code": _code_hash(),
         **start_identity(config.train),
     }
-    return {part: hashlib.sha256(text.encode()).hexdigest()[:16] for part, text in described.items()}
+    return {part: hashlib.sha256(text.encode()).hexdigest()[:16] for part, text in parts.items()}
 
 
 def read_identity(folder: Path) -> dict[str, str]:
@@ -111,50 +108,9 @@ def open_run(config: RunConfig, folder: Path) -> Any:
     return FinishedRun(config, open_saved(folder), read_metrics(folder), folder)
 
 
-def _described(value: Any, depth: int = 4) -> str:
-    """A text that changes when a function does, its source, defaults or what it closes over, or an object's class or fields.
-
-    It holds no addresses, so it is the same in every process. Deeper than `depth` only the class counts.
-    """
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
-    if depth == 0:
-        return name
-    if value is None or isinstance(value, (bool, int, float, str, bytes, type)):
-        return repr(value)
-    if isinstance(value, Tensor):
-        return tensor_hash(value)
-    parts = [_described(part, depth - 1) for part in _parts_of(value)]
-    return f"{name}{_source(value)}({', '.join(parts)})"
-
-
-def _parts_of(value: Any) -> list[Any]:
-    """What else an object's behaviour depends on, besides its own source."""
-    if isinstance(value, partial):
-        return [value.func, value.args, value.keywords]
-    if inspect.ismethod(value):
-        return [value.__func__, value.__self__]
-    if inspect.isfunction(value):
-        return [value.__defaults__, value.__kwdefaults__, inspect.getclosurevars(value).nonlocals]
-    if isinstance(value, dict):
-        return [entry for pair in value.items() for entry in pair]
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    return [dict(sorted(vars(value).items()))] if hasattr(value, "__dict__") else [getattr(value, "__qualname__", "")]
-
-
 def _described_callback(callback: Any) -> str:
     """By its class and the arguments it was made with: what else it holds changes as it is used."""
-    return f"{type(callback).__qualname__}{_source(callback)}{_described(callback.arguments)}"
-
-
-def _source(value: Any) -> str:
-    """The source of a function, or of an object's class; '' for what is built in."""
-    code = value if inspect.isfunction(value) or inspect.ismethod(value) else type(value)
-    try:
-        return inspect.getsource(code)
-    except (OSError, TypeError):  # built in, or typed into a prompt
-        compiled = getattr(code, "__code__", None)
-        return "" if compiled is None else f"{compiled.co_code.hex()}{compiled.co_consts}"
+    return f"{type(callback).__qualname__}{source_of(callback)}{described(callback.arguments)}"
 
 
 @lru_cache

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "interp"
 LAYERS = [
-    {"errors", "config", "registry", "files", "seeds", "sites", "result", "provenance"},
+    {"errors", "config", "registry", "files", "seeds", "sites", "result", "provenance", "identity"},
     {"models", "data"},
     {"running", "metrics", "generation"},
     {"probes", "interventions"},

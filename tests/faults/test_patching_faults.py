@@ -9,6 +9,8 @@ from torch import Tensor
 
 from interp import activation_patching, metrics, patching_effects
 from interp.errors import ConfigError, DataError, ModelError, ResultError, SiteError
+from interp.interventions.patching import sweep
+from interp.metrics.values import measured_values
 from interp.models import AttnAttn
 
 READ = metrics.logit_diff(1, 2)
@@ -85,53 +87,78 @@ def test_a_metric_that_is_nan_on_a_pair_leaves_that_pair_out() -> None:
     assert bool(result.values.isfinite().all())
 
 
-def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clean, corrupted = prompts(3)
-    kept, calls = tmp_path / "cells.safetensors", []
-
-    def counted(logits: Tensor, tokens: Tensor) -> Tensor:
-        calls.append(len(tokens))
-        return logits[:, -1, 1]
-
-    def arguments() -> dict[str, Any]:
-        return {"metric": counted, "site": "resid_pre", "mode": "reference", "checkpoint": kept, "progress": False}
-
-    whole = patching_effects(model(), clean, corrupted, **(arguments() | {"checkpoint": None}))
-    full, calls[:] = len(calls), []
+    kept, calls, stop_after = tmp_path / "cells.safetensors", [], [1000]
 
     class Stop(BaseException):
         pass
 
-    def stopped(logits: Tensor, tokens: Tensor) -> Tensor:
-        if len(calls) == 7:
+    def counted(*arguments: Any) -> Tensor:
+        if len(calls) >= stop_after[0]:
             raise Stop
-        return counted(logits, tokens)
+        calls.append(1)
+        return measured_values(*arguments)
 
+    def swept(subject: AttnAttn, **changed: Any) -> Tensor:
+        arguments = {"metric": READ, "mode": "reference", "checkpoint": kept, "progress": False} | changed
+        return patching_effects(subject, clean, corrupted, site="resid_pre", **arguments).values
+
+    monkeypatch.setattr(sweep, "measured_values", counted)
+    whole = swept(model(), checkpoint=None)
+    full, calls[:], stop_after[0] = len(calls), [], 7
     broken = model()
     with pytest.raises(Stop):
-        patching_effects(broken, clean, corrupted, **(arguments() | {"metric": stopped}))
+        swept(broken)
     assert kept.exists() and not broken.training
     assert not any(point._forward_hooks for point in broken.hook_dict.values())
+    stop_after[0] = 1000
     with pytest.raises(ResultError, match="another sweep"):  # the metric has changed
-        patching_effects(model(), clean, corrupted, **arguments())
+        swept(model(), metric=metrics.logit_diff(1, 3))
     calls[:] = []
-    limit = {"at": 7}
-
-    def limited(logits: Tensor, tokens: Tensor) -> Tensor:
-        if len(calls) >= limit["at"]:
-            raise Stop
-        return counted(logits, tokens)
-
-    kept.unlink()
-    with pytest.raises(Stop):
-        patching_effects(model(), clean, corrupted, **(arguments() | {"metric": limited}))
-    calls[:], limit["at"] = [], 1000
-    resumed = patching_effects(model(), clean, corrupted, **(arguments() | {"metric": limited}))
+    resumed = swept(model())
     assert 0 < len(calls) < full
-    assert torch.equal(resumed.values, whole.values)
+    assert torch.equal(resumed, whole)
     kept.write_bytes(b"not safetensors")
     with pytest.raises(ResultError, match="cannot be read"):
-        patching_effects(model(), clean, corrupted, **arguments())
+        swept(model())
+
+
+def test_cells_of_a_function_that_closes_over_other_answers_are_not_taken_up(tmp_path: Path) -> None:
+    clean, corrupted = prompts(2)
+
+    def reading(answers: Tensor) -> Any:
+        return lambda logits, tokens: logits[torch.arange(len(tokens)), -1, answers]
+
+    options: dict[str, Any] = {"checkpoint": tmp_path / "cells.safetensors", "progress": False}
+    first = patching_effects(model(), clean, corrupted, reading(torch.tensor([1, 2])), **options)
+    again = patching_effects(model(), clean, corrupted, reading(torch.tensor([1, 2])), **options)
+    assert torch.equal(first.values, again.values)
+    with pytest.raises(ResultError, match="another sweep"):
+        patching_effects(model(), clean, corrupted, reading(torch.tensor([1, 3])), **options)
+
+
+def test_a_function_with_answers_in_its_closure_gets_all_pairs_in_order() -> None:
+    """Of two pairs that share different prefixes, rows of one pair alone are run together: answers would be mixed up."""
+    clean, corrupted = prompts(2)
+    corrupted[0, 1:] = clean[0, 1:]
+    answers = torch.tensor([1, 2])
+    closed = patching_effects(
+        model(), clean, corrupted, lambda logits, tokens: logits[torch.arange(2), -1, answers], "resid_pre", progress=False
+    )
+    own = metrics.from_callable(lambda logits, tokens, ids: logits[torch.arange(len(ids)), -1, ids], ids=answers)
+    told = patching_effects(model(), clean, corrupted, own, "resid_pre", progress=False)
+    torch.testing.assert_close(closed.values, told.values, atol=1e-6, rtol=1e-5)
+    assert "does not treat each pair alone" in closed.description and "restarted" in told.description
+
+    def mixed(logits: Tensor, tokens: Tensor) -> Tensor:  # works for any number of rows, but by their place
+        return logits[:, -1, 1] * (1 + torch.arange(len(tokens)))
+
+    slow = patching_effects(model(), clean, corrupted, mixed, "resid_pre", mode="reference", progress=False)
+    fast = patching_effects(model(), clean, corrupted, mixed, "resid_pre", progress=False)
+    assert torch.equal(slow.values, fast.values)
+    with pytest.raises(ModelError, match="treat each pair alone"):
+        patching_effects(model(), clean, corrupted, mixed, "resid_pre", mode="trimmed", progress=False)
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -1,10 +1,7 @@
 """Finished cells on disk, so that an interrupted sweep goes on where it was."""
 
 import hashlib
-import inspect
 import time
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from torch import Tensor
 
 from interp.errors import ResultError
 from interp.files import write_whole
-from interp.provenance import tensor_hash
+from interp.identity import described
 
 SECONDS_BETWEEN = 10.0
 
@@ -60,27 +57,6 @@ class SavedCells:
 
 
 def describe(**parts: Any) -> str:
-    """A hash that changes when any part of a sweep's arguments does: tensors by content, functions by their source."""
-    digest = hashlib.sha256()
-    for name, part in sorted(parts.items()):
-        digest.update(f"{name}={_described(part)}\0".encode())
-    return digest.hexdigest()
-
-
-def _described(part: Any) -> str:
-    if isinstance(part, Tensor):
-        return tensor_hash(part)
-    if is_dataclass(part) and not isinstance(part, type):
-        return type(part).__qualname__ + _described({field.name: getattr(part, field.name) for field in fields(part)})
-    if isinstance(part, Mapping):
-        return "{" + ", ".join(f"{key}: {_described(value)}" for key, value in part.items()) + "}"
-    if isinstance(part, list | tuple):
-        return "[" + ", ".join(map(_described, part)) + "]"
-    return _source(part) if inspect.isfunction(part) else repr(part)
-
-
-def _source(function: Any) -> str:
-    try:
-        return inspect.getsource(function)
-    except OSError:  # typed into a prompt
-        return function.__code__.co_code.hex() + repr(function.__code__.co_consts)
+    """A hash that changes when any part of a sweep's arguments does, in content: also what a metric's function closes over."""
+    text = "\0".join(f"{name}={described(part, depth=5)}" for name, part in sorted(parts.items()))
+    return hashlib.sha256(text.encode()).hexdigest()

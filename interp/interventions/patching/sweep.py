@@ -17,7 +17,7 @@ from interp.interventions.patching.growing import Growing
 from interp.interventions.patching.saved_cells import SavedCells, describe
 from interp.interventions.patching.sources import Reading, Run, Source, make_source, read_both, read_run
 from interp.interventions.patching.trimmed import Trimmed, shared_prefix, sites_needed
-from interp.metrics.base import Metric, MetricLike
+from interp.metrics.base import Metric, MetricLike, Opaque, at_least_float32
 from interp.metrics.standard import Normalized
 from interp.metrics.values import measured_values, row_chunks
 from interp.models.calling import eval_mode, user_hooks_muted
@@ -114,6 +114,7 @@ def patching_effects(
     metric, into, other = pairs.metric, pairs.base, pairs.source
     sites = chosen_sites(model, site, layers)
     size = batch_size or _pairs_at_once(model, len(clean), clean.shape[1], len(sites), memory)
+    size = size if batch_size or metric.per_example() or not isinstance(metric, Opaque) else len(clean)
     filling = make_source(source, other, Reading(model, sites, metric, size), seed)
     sweep = _Sweep(model, into, other, metric, sites, filling, mode, memory)
     asked = {"over": over, "heads": heads, "positions": positions}
@@ -167,7 +168,9 @@ class _Sweep:
             for rows in chunks:
                 base, other = self._read(rows)
                 if saved is None:
-                    self.grid = make_grid(self.sites[0].kind, self.source.of(rows, other), len(self.into), **asked)
+                    self.grid = make_grid(
+                        self.sites[0].kind, {site: other.at[site] for site in self.sites}, len(self.into), **asked
+                    )
                     saved = kept((len(self.into), len(self.grid.cells)))
                     bar.total = saved.known.numel()
                     bar.update(int(saved.known.sum()))
@@ -213,9 +216,13 @@ class _Sweep:
             except NotTakenApart as reason:
                 self._next_way(str(reason))
         into, other = self.into[rows], self.other_tokens[rows]
-        if self.ways[0] == "reference":  # nothing is assumed, not even that rows do not feel each other
-            return read_run(self.model, into, [], metric), read_run(self.model, other, sites, metric)
-        return read_both(self.model, into, other, sites, metric)
+        if self.ways[0] != "reference" and not isinstance(metric, Opaque):
+            return read_both(self.model, into, other, sites, metric)
+        # nothing is assumed: neither that rows do not feel each other, nor that a function treats each alone
+        base, source = read_run(self.model, into, sites, metric), read_run(self.model, other, self.sites, metric)
+        while self.ways[0] != "reference" and not _treats_rows_alone(metric, base):
+            self._next_way("the metric does not treat each pair alone (answers in a closure? metrics.from_callable takes them)")
+        return base, source
 
     def _next_way(self, reason: str) -> None:
         way = self.ways.pop(0)
@@ -246,6 +253,16 @@ class _Sweep:
 
     def _rows_at_once(self, cost: int) -> int:
         return max(1, int(self.memory * 2**30 / max(1, cost)))
+
+
+def _treats_rows_alone(metric: Metric, base: Run) -> bool:
+    """Whether the metric of some pairs, in another order and twice, is what it was for them before."""
+    rows = torch.arange(len(base.values)).flip(0).repeat_interleave(2)
+    try:
+        again = metric.select(rows).score(at_least_float32(base.logits[rows]), base.tokens[rows].to(base.logits.device))
+    except (RuntimeError, ValueError, IndexError, InterpError):
+        return False
+    return torch.allclose(again.to(base.values), base.values[rows], rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 def _loop(grid: Grid, batch: Batch) -> Batches:
