@@ -52,12 +52,22 @@ def smear_keys(keys: PerHead, share: Float[Tensor, " head"]) -> PerHead:
 
 def rotated(x: PerHead, base: float = 10000.0) -> PerHead:
     """Rotary positions: entry f of the first half and of the second turn together by pos · base^(−2f/d_head) (Su et al. 2021)."""
-    half = x.shape[-1] // 2
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    places, entries = (torch.arange(n, dtype=dtype, device=x.device) for n in (x.shape[1], half))
+    cos, sin = (rearrange(part, "pos entry -> pos 1 entry") for part in rotation(x.shape[1], x, base))
+    return turned(x, cos, sin)
+
+
+def rotation(n_places: int, like: Tensor, base: float = 10000.0) -> tuple[Float[Tensor, "pos entry"], Float[Tensor, "pos entry"]]:
+    """Cosines and sines of the angles at each position, for heads as wide as `like`; in float32 at least."""
+    half = like.shape[-1] // 2
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    places, entries = (torch.arange(n, dtype=dtype, device=like.device) for n in (n_places, half))
     angle = einsum(places, base ** (-entries / half), "pos, entry -> pos entry")
-    cos, sin = (rearrange(part, "pos entry -> pos 1 entry") for part in (angle.cos(), angle.sin()))
-    first, second = x.to(dtype).split(half, dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def turned(x: Float[Tensor, "... d_head"], cos: Tensor, sin: Tensor) -> Float[Tensor, "... d_head"]:
+    """Entry f of the first half of `x` and entry f of the second, turned together by the angle f."""
+    first, second = x.to(cos.dtype).split(x.shape[-1] // 2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.models.architectures import Architecture
-from interp.models.parts import rotated
+from interp.models.parts import rotation, turned
 from interp.sites import HookedModel, Site, layers_with
 
 Tokenwise = Float[Tensor, "token d_model"]
@@ -153,8 +153,9 @@ class _BridgeBlock(BlockPieces):
         if cos is None or sin is None:
             return x
         cos, sin = (table[0, places][:, None] for table in (cos, sin))
-        turned, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
-        return torch.cat([_turned(turned, cos, sin), rest], dim=-1)
+        width = cos.shape[-1]
+        cos, sin = (table[..., : width // 2] for table in (cos, sin))  # both halves turn by the same angles
+        return torch.cat([turned(x[..., :width], cos, sin), x[..., width:]], dim=-1)
 
     def mlp(self, resid: Tokenwise) -> Tokenwise:
         x = resid[None] if self.ln2 is None else self.ln2(resid[None])
@@ -246,19 +247,11 @@ class _OwnBlock(BlockPieces):
     def rotated(self, x: Heads, places: Int[Tensor, " token"]) -> Heads:
         if not self.attn.rotary or not len(places):
             return x
-        first = (torch.arange(x.shape[-1], device=x.device) < x.shape[-1] // 2).to(x)  # turned, it shows cosines, then sines
-        table = rotated(first.expand(1, int(places.max()) + 1, 1, -1))[0]
-        cos, sin = (part.repeat(1, 1, 2) for part in table[places].chunk(2, dim=-1))
-        return _turned(x, cos, sin)
+        cos, sin = (table[places][:, None] for table in rotation(int(places.max()) + 1, x))
+        return turned(x, cos, sin)
 
     def joined(self, resid_pre: Stream, attn_out: Stream) -> Stream:
         return resid_pre + attn_out if self.residual else attn_out
 
     def mlp(self, resid: Tokenwise) -> Tokenwise:
         return self.block.mlp(self.block.ln2(resid[None]))[0]
-
-
-def _turned(x: Heads, cos: Tensor, sin: Tensor) -> Heads:
-    """Entry f of the first half and of the second, turned together."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin

@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import ConfigError, nearest
-from interp.interventions.modes import Capture, derangement
+from interp.interventions.components import Part
+from interp.interventions.modes import Capture, capture, derangement, mean_outputs
+from interp.interventions.pair_runs import one_of
 from interp.metrics.base import Metric, Reads, at_least_float32, gather
-from interp.metrics.values import LogitsRead, row_chunks
+from interp.metrics.values import LogitsRead
 from interp.models.calling import hooks_on
 from interp.running import Probe, measure
 from interp.sites import HookedModel, Site
@@ -66,52 +67,20 @@ class Source:
     is_run: bool  # whether the values are those of the other run on the same pair
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How runs are read: the model, the sites, the metric, and how many pairs at once."""
-
-    model: HookedModel
-    sites: Sequence[Site]
-    metric: Metric
-    batch_size: int
-
-    def of(self, tokens: Tokens, rows: Tensor) -> Run:
-        """The run on the pairs `rows`."""
-        return read_run(self.model, tokens[rows], self.sites, self.metric.select(rows))
-
-
-def make_source(name: str, tokens: Tokens, reading: Reading, seed: int) -> Source:
+def make_source(name: str, model: HookedModel, tokens: Tokens, sites: Sequence[Site], *, seed: int, batch_size: int) -> Source:
     """What is put in. "run": the other run on the same pair; "resample": on another pair; "mean": its mean; "zero": zeros.
 
     The mean is over pairs and positions (of a pattern, over pairs). Cost: "mean" one more pass over all pairs here; "resample"
     one more pass over the pairs of each batch.
     """
-    sites = reading.sites
-    if name not in SOURCES:
-        raise ConfigError(
-            f"source {name!r}", f"the sources are {', '.join(SOURCES)}", f"{nearest(name, SOURCES)}Name one of them"
-        )
+    one_of("source", name, SOURCES)
     if name == "run":
         return Source(lambda rows, run: {site: run.at[site] for site in sites}, True)
     if name == "zero":
         return Source(lambda rows, run: {site: torch.zeros_like(run.at[site]) for site in sites}, False)
     if name == "resample":
         donors = derangement(len(tokens), seed)
-        return Source(lambda rows, run: reading.of(tokens, donors[rows]).at, False)
-    sums: dict[Site, Tensor] = {}
-    for rows in row_chunks(len(tokens), reading.batch_size):
-        for site, values in reading.of(tokens, rows).at.items():
-            total = _over_examples(site, values.double()).sum(0)
-            sums[site] = sums[site] + total if site in sums else total
-    return Source(lambda rows, run: {site: _spread(site, sums[site], len(tokens), run.at[site]) for site in sites}, False)
-
-
-def _over_examples(site: Site, values: Tensor) -> Tensor:
-    return values if "query" in site.axes else values.sum(1)
-
-
-def _spread(site: Site, total: Tensor, n_pairs: int, like: Tensor) -> Tensor:
-    """The mean in the shape of an activation. A pattern's mean keeps its places: its rows sum to 1."""
-    if "query" in site.axes:
-        return (total / n_pairs).to(like).expand_as(like)
-    return (total / (n_pairs * like.shape[1])).to(like)[None, None].expand_as(like)
+        return Source(lambda rows, run: capture(model, tokens[donors[rows]], sites), False)
+    over = "position_mean" if "query" in sites[0].axes else "mean"  # a pattern's mean keeps its places: its rows sum to 1
+    means = mean_outputs(model, [Part(site) for site in sites], tokens, over, batch_size)
+    return Source(lambda rows, run: {site: means[Part(site)].to(run.at[site]).expand_as(run.at[site]) for site in sites}, False)

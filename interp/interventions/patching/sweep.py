@@ -15,7 +15,7 @@ from interp.interventions.pair_runs import VALUES, Direction, Pairs, Tokens, Val
 from interp.interventions.patching.cells import Batch, Grid, Patch, Positions, chosen_sites, make_grid
 from interp.interventions.patching.growing import Growing
 from interp.interventions.patching.saved_cells import SavedCells, describe
-from interp.interventions.patching.sources import Reading, Run, Source, make_source, read_both, read_run
+from interp.interventions.patching.sources import Run, Source, make_source, read_both, read_run
 from interp.interventions.patching.trimmed import Trimmed, shared_prefix, sites_needed
 from interp.metrics.base import Metric, MetricLike, Opaque, at_least_float32
 from interp.metrics.standard import Normalized
@@ -115,7 +115,7 @@ def patching_effects(
     sites = chosen_sites(model, site, layers)
     size = batch_size or _pairs_at_once(model, len(clean), clean.shape[1], len(sites), memory)
     size = size if batch_size or metric.per_example() or not isinstance(metric, Opaque) else len(clean)
-    filling = make_source(source, other, Reading(model, sites, metric, size), seed)
+    filling = make_source(source, model, other, sites, seed=seed, batch_size=size)
     sweep = _Sweep(model, into, other, metric, sites, filling, mode, memory)
     asked = {"over": over, "heads": heads, "positions": positions}
     told = {"direction": direction, "site": site, "layers": layers, "source": source, "seed": seed, **asked}
