@@ -22,7 +22,7 @@ from interp.interventions.pair_runs import Direction, Pairs, Tokens, Values
 from interp.interventions.patching.cells import Cell, Grid, Positions, chosen_sites, make_grid
 from interp.interventions.patching.sources import read_run
 from interp.metrics.base import Metric, MetricLike
-from interp.metrics.values import row_chunks
+from interp.metrics.values import check_treats_rows_alone, row_chunks
 from interp.models.calling import device_of, eval_mode, logits_of, trial
 from interp.result import Result
 from interp.running import Intervention, edited
@@ -63,6 +63,7 @@ def attribution_patching(
     `batch_size` pairs. The first time, also the trial that `interp.models.writable.check_writable` describes.
     """
     pairs = Pairs(model, clean, corrupted, metric, direction)
+    check_treats_rows_alone(model, pairs.base, pairs.metric, batch_size)
     sites = chosen_sites(model, site, layers)
     slopes = _Slopes(model, pairs, sites, steps)
     estimates, metrics, grid = [], [], None
@@ -107,6 +108,7 @@ def edge_attribution(
     `batch_size` pairs and what each sender writes, but nothing of size edges × positions.
     """
     pairs = Pairs(model, clean, corrupted, metric, direction)
+    check_treats_rows_alone(model, pairs.base, pairs.metric, batch_size)
     graph = wiring(model, pairs.both)
     slopes = _Slopes(model, pairs, _edge_sites(graph), steps)
     estimates, metrics = [], []

@@ -22,7 +22,7 @@ from interp.interventions.edges import INPUT, READS, Edge, Wiring, site_of, wiri
 from interp.interventions.modes import capture
 from interp.interventions.pair_runs import ROWS, Pairs, Tokens, Values
 from interp.metrics.base import MetricLike
-from interp.metrics.values import measured_values, row_chunks
+from interp.metrics.values import check_treats_rows_alone, measured_values, row_chunks
 from interp.models.calling import device_of
 from interp.result import Result
 from interp.running import Intervention
@@ -145,6 +145,7 @@ def _kept(graph: Wiring, circuit: Circuit) -> Mask:
 
 
 def _metrics(pairs: Pairs, graph: Wiring, kept: Sequence[Mask], batch_size: int, progress: bool) -> Float[Tensor, "pair circuit"]:
+    check_treats_rows_alone(pairs.model, pairs.base, pairs.metric)
     exists = _kept(graph, graph.edges)
     cuts = [_Cuts.of(graph, exists & ~mask) for mask in kept]
     readings = torch.full((len(pairs.base), len(cuts)), torch.nan, dtype=torch.float64)

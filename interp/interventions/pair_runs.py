@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interp.errors import ConfigError, DataError, nearest
 from interp.metrics.base import MetricLike, as_metric
 from interp.metrics.standard import Normalized
-from interp.metrics.values import measured_values, row_chunks
+from interp.metrics.values import check_treats_rows_alone, measured_values, row_chunks
 from interp.models.calling import check_tokens
 from interp.provenance import provenance_of
 from interp.result import Result, mean_over_examples
@@ -67,6 +67,7 @@ class Pairs:
         return self._values(self.source)
 
     def _values(self, tokens: Tokens) -> Tensor:
+        check_treats_rows_alone(self.model, tokens, self.metric, ROWS)
         parts = [measured_values(self.model, tokens[rows], self.metric.select(rows)) for rows in row_chunks(len(tokens), ROWS)]
         return torch.cat(parts).to("cpu", torch.float64)
 

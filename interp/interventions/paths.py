@@ -22,7 +22,7 @@ from interp.interventions.edits import part_index
 from interp.interventions.modes import Capture, capture
 from interp.interventions.pair_runs import ROWS, Direction, Pairs, Tokens, Values, one_of
 from interp.metrics.base import MetricLike
-from interp.metrics.values import MetricValues, row_chunks
+from interp.metrics.values import MetricValues, check_treats_rows_alone, row_chunks
 from interp.models.calling import device_of
 from interp.result import Result
 from interp.running import Intervention, Probe, measure
@@ -144,6 +144,7 @@ class Paths:
     def __post_init__(self) -> None:
         one_of("through", self.through, THROUGH)
         row_chunks(1, self.batch_size)
+        check_treats_rows_alone(self.model, self.pairs.base, self.pairs.metric)
 
     def metrics(self, cells: Sequence[Cell], progress: bool) -> Float[Tensor, "pair cell"]:
         """The metric of each pair under each cell's patch."""

@@ -20,7 +20,7 @@ from interp.interventions import components as parts
 from interp.interventions.components import Component, Part, n_heads_of
 from interp.interventions.modes import Manner, capture, for_batches
 from interp.metrics.base import MetricLike, as_metric
-from interp.metrics.values import measured_values, row_chunks
+from interp.metrics.values import check_treats_rows_alone, measured_values, row_chunks
 from interp.models.calling import check_tokens
 from interp.probes.weights import TAP_NAMES
 from interp.provenance import provenance_of
@@ -126,6 +126,7 @@ def ablation_effects(
         check_tokens(model, ids)
     metric = as_metric(metric)
     metric.check_examples(len(tokens))
+    check_treats_rows_alone(model, tokens, metric, batch_size)
     grid = _grid(model, components, tokens)
     ablatable = list(dict.fromkeys(component for cell in grid.cells for component in cell))
     manner = Manner(mode, reference, seed, batch_size)

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from interp.errors import DataError
-from interp.metrics.base import Metric, MetricLike, PerExample, Position, Reads, as_metric, at_least_float32
+from interp.errors import DataError, InterpError
+from interp.metrics.base import Metric, MetricLike, Opaque, PerExample, Position, Reads, as_metric, at_least_float32
 from interp.metrics.standard import KL, position_of, positions
 from interp.models.calling import check_tokens
 from interp.provenance import provenance_of
@@ -71,6 +71,7 @@ def metric_values(
     metric = as_metric(metric)
     check_tokens(model, tokens)
     metric.check_examples(len(tokens))
+    check_treats_rows_alone(model, tokens, metric, batch_size)
     values = torch.cat(
         [measured_values(model, tokens[rows], metric.select(rows), interventions) for rows in row_chunks(len(tokens), batch_size)]
     )
@@ -83,6 +84,43 @@ def measured_values(
 ) -> PerExample:
     """The values alone, in one forward pass: what a sweep calls for each of its cells."""
     return measure(model, tokens, [MetricValues(metric)], interventions)[MetricValues.name].values
+
+
+def treats_rows_alone(metric: Metric, logits: Tensor, tokens: Int[Tensor, "batch pos"], values: PerExample) -> bool:
+    """Whether the metric of these examples, taken in another order and twice, is what it was (`values`) before."""
+    rows = torch.arange(len(values)).flip(0).repeat_interleave(2)
+    try:
+        again = metric.select(rows).score(at_least_float32(logits[rows]), tokens[rows].to(logits.device))
+    except (RuntimeError, ValueError, IndexError, InterpError):
+        return False
+    return torch.allclose(again.to(values), values[rows], rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+def check_treats_rows_alone(
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], metric: Metric, batch_size: int | None = 0
+) -> None:
+    """Raise `DataError` for a bare function that needs the examples all at once, in order, where batches would part them.
+
+    Nothing is looked at when all fit into one batch (0: never). Our own metrics are known to be right. Cost for a function: one
+    forward pass over at most 64 examples, with all logits.
+    """
+    if not isinstance(metric, Opaque) or batch_size is None or len(tokens) <= batch_size:
+        return
+    rows = torch.arange(min(64, len(tokens)))
+    part = metric.select(rows)
+    logits = measure(model, tokens[rows], [LogitsRead(Reads())])[LogitsRead.name].values
+    try:
+        values = part.score(at_least_float32(logits), tokens[rows].to(logits.device))
+        alone = treats_rows_alone(part, logits, tokens[rows], values)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise _not_alone(f"it fails on the first {len(rows)} of {len(tokens)} examples ({error})") from error
+    if not alone:
+        raise _not_alone("its values change, or it fails, when the examples come in another order")
+
+
+def _not_alone(truth: str) -> DataError:
+    remedy = "Give answers as metrics.from_callable(function, answers=answers), which cuts them to the batch"
+    return DataError("a function as the metric of batches", truth, remedy)
 
 
 def kl_from_run(

@@ -22,7 +22,7 @@ from interp.errors import DataError, ModelError
 from interp.metrics import Metric, MetricLike, as_metric
 from interp.metrics.base import Position, at_least_float32, gather
 from interp.metrics.standard import KL, position_of, positions
-from interp.metrics.values import row_chunks
+from interp.metrics.values import check_treats_rows_alone, row_chunks
 from interp.models.calling import check_tokens
 from interp.models.residual import EPSILON, Norm
 from interp.provenance import provenance_of
@@ -223,6 +223,7 @@ def logit_lens(
     readout = checked_readout(model, tokens)
     chosen = _at_places(as_metric(metric), places)
     chosen[0].check_examples(len(tokens))
+    check_treats_rows_alone(model, tokens, chosen[0], batch_size)
     values = torch.cat(
         [
             measure(model, tokens[rows], [LogitLens(readout, tuple(one.select(rows) for one in chosen))])[LogitLens.name].values

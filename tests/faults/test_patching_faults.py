@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp import activation_patching, metrics, patching_effects
+from interp import Site, activation_patching, attribution_patching, metrics, patching_effects, path_patching
 from interp.errors import ConfigError, DataError, ModelError, ResultError, SiteError
 from interp.interventions.patching import sweep
 from interp.metrics.values import measured_values
@@ -159,6 +159,27 @@ def test_a_function_with_answers_in_its_closure_gets_all_pairs_in_order() -> Non
     assert torch.equal(slow.values, fast.values)
     with pytest.raises(ModelError, match="treat each pair alone"):
         patching_effects(model(), clean, corrupted, mixed, "resid_pre", mode="trimmed", progress=False)
+
+
+def test_what_mixes_pairs_refuses_a_function_that_needs_them_in_order() -> None:
+    clean, corrupted = prompts(3)
+    answers = torch.tensor([1, 2, 3])
+
+    def closed(logits: Tensor, tokens: Tensor) -> Tensor:  # runs with any number of rows, each with another's answer
+        return logits[torch.arange(len(tokens)), -1, answers[torch.arange(len(tokens)) % 3]]
+
+    told = metrics.from_callable(lambda logits, tokens, ids: logits[torch.arange(len(ids)), -1, ids], ids=answers)
+    subject, receiver = model(), Site("logits")
+    path_patching(subject, clean, corrupted, told, receiver, progress=False)
+    with pytest.raises(DataError, match="another order"):
+        path_patching(subject, clean, corrupted, closed, receiver, progress=False)
+    whole = attribution_patching(subject, clean, corrupted, closed, progress=False)
+    parts = attribution_patching(subject, clean, corrupted, told, batch_size=2, progress=False)
+    torch.testing.assert_close(whole.values, parts.values)
+    with pytest.raises(DataError, match="another order"):
+        attribution_patching(subject, clean, corrupted, closed, batch_size=2, progress=False)
+    with pytest.raises(DataError, match="or it fails"):
+        metrics.metric_values(subject, clean, lambda logits, tokens: logits[torch.arange(3), -1, answers], batch_size=2)
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -17,9 +17,9 @@ from interp.interventions.patching.growing import Growing
 from interp.interventions.patching.saved_cells import SavedCells, describe
 from interp.interventions.patching.sources import Run, Source, make_source, read_both, read_run
 from interp.interventions.patching.trimmed import Trimmed, shared_prefix, sites_needed
-from interp.metrics.base import Metric, MetricLike, Opaque, at_least_float32
+from interp.metrics.base import Metric, MetricLike, Opaque
 from interp.metrics.standard import Normalized
-from interp.metrics.values import measured_values, row_chunks
+from interp.metrics.values import measured_values, row_chunks, treats_rows_alone
 from interp.models.calling import eval_mode, user_hooks_muted
 from interp.models.pieces import NotTakenApart
 from interp.provenance import weights_hash
@@ -78,8 +78,27 @@ def activation_patching(
     the mode asked for cannot be had. Cost: two forward passes, and for each cell about a third of one (less with a shared
     prefix), in sweeps over heads; about a sixth over layers and positions.
     """
-    arguments = dict(locals())  # all of them, and nothing else yet
-    return averaged(patching_effects(**arguments))
+    effects = patching_effects(
+        model,
+        clean,
+        corrupted,
+        metric,
+        site,
+        over=over,
+        layers=layers,
+        heads=heads,
+        positions=positions,
+        direction=direction,
+        source=source,
+        values=values,
+        mode=mode,
+        seed=seed,
+        batch_size=batch_size,
+        memory=memory,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return averaged(effects)
 
 
 def patching_effects(
@@ -220,7 +239,7 @@ class _Sweep:
             return read_both(self.model, into, other, sites, metric)
         # nothing is assumed: neither that rows do not feel each other, nor that a function treats each alone
         base, source = read_run(self.model, into, sites, metric), read_run(self.model, other, self.sites, metric)
-        while self.ways[0] != "reference" and not _treats_rows_alone(metric, base):
+        while self.ways[0] != "reference" and not treats_rows_alone(metric, base.logits, base.tokens, base.values):
             self._next_way("the metric does not treat each pair alone (answers in a closure? metrics.from_callable takes them)")
         return base, source
 
@@ -253,16 +272,6 @@ class _Sweep:
 
     def _rows_at_once(self, cost: int) -> int:
         return max(1, int(self.memory * 2**30 / max(1, cost)))
-
-
-def _treats_rows_alone(metric: Metric, base: Run) -> bool:
-    """Whether the metric of some pairs, in another order and twice, is what it was for them before."""
-    rows = torch.arange(len(base.values)).flip(0).repeat_interleave(2)
-    try:
-        again = metric.select(rows).score(at_least_float32(base.logits[rows]), base.tokens[rows].to(base.logits.device))
-    except (RuntimeError, ValueError, IndexError, InterpError):
-        return False
-    return torch.allclose(again.to(base.values), base.values[rows], rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 def _loop(grid: Grid, batch: Batch) -> Batches:
