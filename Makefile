@@ -7,22 +7,30 @@ TL3 := .venv-tl3
 WORKERS ?= 2
 PYTEST = -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help report test test-tl3 lint clean
+.PHONY: help report test test-tl3 lint docs notebooks clean
 help:
 	@echo "make report [ARGS='...']   train the toys, measure them, write reports/conv_vs_attn/index.html"
 	@echo "make test   [ARGS='...']   run the tests (ARGS go to pytest)"
 	@echo "make test-tl3              the model tests on TransformerLens 3.9 (HookedTransformer), in its own environment"
 	@echo "make lint                  ruff and mypy"
+	@echo "make docs                  the documentation, into docs/_build/html"
+	@echo "make notebooks             run the four notebooks in experiments/notebooks and keep their outputs"
 	@echo "make clean                 remove the environments and the trained runs"
 
 report: $(READY)
 	@$(PY) -m experiments.conv_vs_attn --preset quick $(ARGS)
 
-test: $(READY)
+test: $(READY) $(VENV)/.browser
 	@$(PY) $(PYTEST) $(ARGS)
 
 test-tl3: $(TL3)/.ready
 	@$(TL3)/bin/python $(PYTEST) tests/models tests/faults/test_traps*.py tests/parity $(ARGS)
+
+docs: $(VENV)/.docs
+	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html && echo "The documentation is at docs/_build/html/index.html"
+
+notebooks: $(VENV)/.docs
+	@$(PY) -m experiments.notebooks $(ARGS)
 
 lint: $(READY)
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
@@ -37,6 +45,16 @@ $(TL3)/.ready: pyproject.toml constraints.txt
 	@$(TL3)/bin/python -m pip install -q "pip>=25.1" 2>/dev/null || $(TL3)/bin/python -m pip install "pip>=25.1"
 	@sed 's/^transformer-lens==.*/transformer-lens==3.9.0/' constraints.txt > $(TL3)/constraints.txt
 	@$(TL3)/bin/python -m pip install -q -c $(TL3)/constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(READY)
+	@echo "Installing what the documentation and the notebooks need ..."
+	@$(PY) -m pip install -q -c constraints.txt -e '.[docs]'
+	@touch $@
+
+# A browser for the tests that look at pages: it says what it found, at most 120 s, and never fails.
+$(VENV)/.browser: $(READY)
+	@$(PY) -m tests.report.browser
 	@touch $@
 
 $(READY): pyproject.toml constraints.txt

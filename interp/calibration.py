@@ -1,16 +1,16 @@
 """Calibration: every probe on models whose answers are known on paper.
 
-`print(interp.calibrate())` shows the table, `python -m interp.calibration` prints it and exits with 1 when a row fails.
+`print(interp.calibrate())` shows the table; `interp calibrate` prints it and exits with 1 when a row fails.
 """
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from interp.display import card, table
 from interp.models.constructed import COPIES, PERIOD, Constructed, all_constructed
 from interp.probes import (
     composition_scores,
@@ -96,7 +96,9 @@ class Calibration:
         return f"{table}\n{len(self.rows) - failed} of {len(self.rows)} rows passed"
 
     def _repr_html_(self) -> str:
-        return self.to_frame().to_html(index=False, escape=True, float_format=lambda value: f"{value:.0e}")
+        failed = sum(not row.passed for row in self.rows)
+        note = f"{len(self.rows) - failed} of {len(self.rows)} rows passed"
+        return card("calibration", table(self.to_frame(), digits=2), note=note)
 
 
 def calibrate(models: Sequence[Constructed] | None = None) -> Calibration:
@@ -172,14 +174,3 @@ def _difference(expected: float, measured: float) -> float:
 
 def _shown(values: tuple[float, ...]) -> str:
     return "  ".join("-" if math.isnan(value) else f"{value:.4f}" for value in values)
-
-
-def main(models: Sequence[Constructed] | None = None) -> int:
-    """Print the table; 0 when every row passed, else 1."""
-    calibration = calibrate(models)
-    sys.stdout.write(f"{calibration}\n")
-    return 0 if calibration.passed else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,7 @@ A `Result` is a frozen value. Reports, tables and plots are functions of results
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import describe_result, whole
 from interp.errors import ResultError, nearest
 from interp.files import write_whole
 
@@ -104,8 +105,9 @@ class Result:
 
     def top(self, k: int = 5) -> "pd.DataFrame":
         """The `k` largest defined values as a table, largest first."""
-        frame = self.to_frame()
-        return frame.dropna(subset=["value"]).nlargest(k, "value").reset_index(drop=True)
+        values = self.values.detach().cpu().to(torch.float64).flatten()
+        order = values.nan_to_num(nan=-math.inf).argsort(descending=True, stable=True)
+        return self._rows([place for place in order[: max(k, 0)].tolist() if not values[place].isnan()])
 
     def at(self, **where: int) -> "Result":
         """The part of this result at fixed indices, e.g. `scores.at(layer=1)`; those axes disappear."""
@@ -136,46 +138,39 @@ class Result:
             raise ResultError(
                 f"{self.name}.item()", f"it has {self.values.numel()} values", f"Fix the axes {self.axes} first with .at(…)"
             )
-        return float(self.values)
+        return float(self.values.detach())
 
     def to_frame(self) -> "pd.DataFrame":
         """One row per value: a column per axis, then `value`, and `stderr` and `baseline` where known."""
+        return self._rows(range(self.values.numel()))
+
+    def _rows(self, places: Sequence[int]) -> "pd.DataFrame":
+        """The rows of `to_frame` at these places of the flattened values."""
         import numpy as np
         import pandas as pd
 
-        grids = np.meshgrid(*[np.asarray(self.labels_of(axis), dtype=object) for axis in self.axes], indexing="ij")
-        frame = pd.DataFrame({axis: _numbers(grid.ravel()) for axis, grid in zip(self.axes, grids, strict=True)})
-        frame["value"] = _flat(self.values)
+        shape, chosen = tuple(self.values.shape), np.asarray(places, dtype=np.int64)
+        indices = np.unravel_index(chosen, shape) if shape else ()
+        names = {axis: np.asarray(self.labels_of(axis), dtype=object) for axis in self.axes}
+        frame = pd.DataFrame({axis: _numbers(names[axis][index]) for axis, index in zip(self.axes, indices, strict=True)})
+        frame["value"] = _flat(self.values)[chosen]
         if self.stderr is not None:
-            frame["stderr"] = _flat(self.stderr)
+            frame["stderr"] = _flat(self.stderr)[chosen]
         if self.baseline is not None:
-            frame["baseline"] = _flat(torch.as_tensor(self.baseline, dtype=torch.float64).expand(self.values.shape))
+            frame["baseline"] = _flat(torch.as_tensor(self.baseline, dtype=torch.float64).expand(self.values.shape))[chosen]
         return frame
 
     def plot(self) -> "Figure":
-        """A figure: bars for one axis, a heat map for two (more axes: fix some with `.at` first)."""
-        from matplotlib.figure import Figure
+        """The report's figure of this result: bars for one axis, a heat map for two (more axes: fix some with `.at` first).
+
+        Raises `ResultError` for other numbers of axes, `ReportError` when no value is defined.
+        """
+        from interp.report import bar_chart, heat_map  # late: the report is made of results
 
         if not 1 <= len(self.axes) <= 2:
             raise ResultError(f"{self.name}.plot()", f"it has axes {self.axes}", "Fix axes with .at(…) until one or two are left")
-        figure = Figure(figsize=(6, 3.5), layout="constrained")
-        axes = figure.subplots()
-        values = self.values.detach().cpu().to(torch.float64).numpy()
-        if len(self.axes) == 1:
-            names = self.labels_of(self.axes[0])
-            errors = None if self.stderr is None else _flat(self.stderr)
-            axes.bar(range(len(names)), values, yerr=errors, tick_label=names)
-            if isinstance(self.baseline, float):
-                axes.axhline(self.baseline, linestyle="--", color="grey", label="baseline")
-        else:
-            image = axes.imshow(values, aspect="auto", cmap="viridis")
-            figure.colorbar(image, ax=axes, label=self.unit)
-            axes.set_xticks(range(values.shape[1]), self.labels_of(self.axes[1]))
-            axes.set_yticks(range(values.shape[0]), self.labels_of(self.axes[0]))
-            axes.set_ylabel(self.axes[0])
-        axes.set_xlabel(self.axes[-1])
-        axes.set_title(self.name)
-        return figure
+        draw = bar_chart if len(self.axes) == 1 else heat_map
+        return draw(self, title=self.name).figure
 
     def with_provenance(self, provenance: Provenance) -> "Result":
         """The same result, with another provenance."""
@@ -244,11 +239,7 @@ class Result:
             )
 
     def _repr_html_(self) -> str:
-        shown = self.top(10) if len(self.to_frame()) > 10 else self.to_frame()
-        from html import escape
-
-        title = f"<b>{escape(self.name)}</b> {escape(self.description)}"
-        return title + shown.to_html(index=False, escape=True, float_format=lambda v: f"{v:.4g}")
+        return describe_result(self)
 
 
 def mean_over_examples(readings: Float[Tensor, "example *shape"]) -> tuple[Tensor, Tensor | None]:
@@ -273,7 +264,7 @@ def _broadcasts(tensor: Tensor, shape: tuple[int, ...]) -> bool:
 
 
 def _numbers(column: Any) -> list[Any]:
-    return [int(entry) if entry.isdecimal() else entry for entry in column]
+    return [int(entry) if entry.isdecimal() else whole(entry) for entry in column]
 
 
 def _flat(tensor: Tensor) -> Any:

@@ -184,7 +184,7 @@ def growth_section(results: Mapping[str, Result]) -> Section:
                     }
                 )
         drawn = curves(lines, label, "seconds", log_x=True)
-        drawn.axes[0].set_yscale("log")
+        drawn.figure.axes[0].set_yscale("log")
         figures.append(Figure(drawn, f"Seconds of each tool and sweep as {label} grow.", f"Time with {label}."))
     return Section(
         "Growth",

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
 from jaxtyping import Int
 from torch import Tensor
 
+from interp.display import card, table
 from interp.errors import SiteError
 from interp.models.calling import Hook, check_tokens, trial
 from interp.models.writable import firing_problem, holds_pattern, near, refusals, resid_mid_route, trial_tokens
@@ -81,9 +81,9 @@ class AuditResult:
         return "\n".join([f"audit of {self.model}", *lines])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in _HEADER)
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._grouped())
-        return f"<b>audit of {escape(self.model)}</b><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        import pandas as pd
+
+        return card(f"audit of {self.model}", table(pd.DataFrame(self._grouped(), columns=list(_HEADER))))
 
 
 _COLUMNS = ("exists", "fires", "readable", "writable", "note")

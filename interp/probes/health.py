@@ -13,12 +13,12 @@ point) says so and never counts as passed.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from interp.display import card, table
 from interp.errors import InterpError, nearest
 from interp.probes import health_flow  # noqa: F401  # adds its checks to CHECKS
 from interp.probes.health_checks import CHECKS, Check, Finding, NotApplicable
@@ -82,7 +82,7 @@ class Diagnosis:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return f"<b>{escape(str(self).splitlines()[0])}</b>" + self.to_frame().to_html(index=False, escape=True)
+        return card(str(self).splitlines()[0], table(self.to_frame()))
 
 
 def diagnose(

@@ -1,25 +1,27 @@
 """The parts a page is made of. Each is a small frozen value that renders itself to safe HTML."""
 
 import base64
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from matplotlib import figure as matplotlib_figure
 
+from interp.display import cell, is_numeric
 from interp.errors import ReportError, nearest
 from interp.report import circuitsvis, svg
+from interp.report.atlas import HeadAtlas
+from interp.report.download import packed_csv
+from interp.report.notebook import Shown, for_notebook
+from interp.report.plotting import Drawn
 from interp.report.rendering import Block, Drawing
-from interp.report.text import MISSING, number, paragraphs
+from interp.report.text import number, paragraphs
+from interp.report.token_rows import StackedTokens, TokenRow
 from interp.result import Result
 
 Outcome = Literal["supported", "refuted", "mixed", "not tested"]
-_SIGNS = {"supported": "✓", "refuted": "✗", "mixed": "≈", "not tested": "?"}
+SIGNS = {"supported": "✓", "refuted": "✗", "mixed": "≈", "not tested": "?"}
 _WORDS = {
     "supported": "Supported",
     "refuted": "Refuted: the prediction failed",
@@ -29,7 +31,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Shown):
     """A card: the question, the answer in words, and what it rests on. A failed prediction is as visible as a met one.
 
     `evidence` should name numbers and thresholds; `control` says what would have shown the claim false. All plain text.
@@ -47,11 +49,11 @@ class Verdict:
             raise ReportError(f"outcome {self.outcome!r}", f"outcomes are {known}", f"{nearest(self.outcome, known)}Choose one")
 
     def render(self, drawing: Drawing) -> Markup:
-        return drawing.fill("verdict", verdict=self, sign=_SIGNS[self.outcome], word=_WORDS[self.outcome])
+        return drawing.fill("verdict", verdict=self, sign=SIGNS[self.outcome], word=_WORDS[self.outcome])
 
 
 @dataclass(frozen=True)
-class Prose:
+class Prose(Shown):
     """Paragraphs of plain text. Blank lines part them, "- " makes list items, backticks make `code`."""
 
     text: str
@@ -61,7 +63,7 @@ class Prose:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class Table(Shown):
     """A data frame with a caption; its CSV, unrounded, can be downloaded from the page.
 
     Numbers are shown with `digits` significant digits. An index other than 0, 1, … becomes the first columns.
@@ -73,52 +75,56 @@ class Table:
 
     def render(self, drawing: Drawing) -> Markup:
         frame = self.frame if isinstance(self.frame.index, pd.RangeIndex) else self.frame.reset_index()
-        numeric = [_is_numeric(frame.iloc[:, i]) for i in range(frame.shape[1])]
+        numeric = [is_numeric(frame.iloc[:, i]) for i in range(frame.shape[1])]
         csv = base64.b64encode(frame.to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace"))
         return drawing.fill(
             "table",
             name=drawing.name("table"),
             caption=self.caption,
             columns=list(zip(map(_heading, frame.columns), numeric, strict=True)),
-            rows=[[self._cell(value) for value in row] for row in frame.itertuples(index=False, name=None)],
+            rows=[[cell(value, self.digits) for value in row] for row in frame.itertuples(index=False, name=None)],
             csv="data:text/csv;charset=utf-8;base64," + csv.decode("ascii"),
         )
 
-    def _cell(self, value: Any) -> str:
-        if isinstance(value, bool | np.bool_):
-            return "yes" if value else "no"
-        if _is_missing(value):
-            return MISSING
-        if isinstance(value, Integral):
-            return number(int(value))
-        return number(float(value), self.digits) if isinstance(value, Real) else str(value)
-
 
 @dataclass(frozen=True, eq=False)
-class Figure:
-    """A matplotlib figure as a picture. `alt` says in words what it shows, for those who cannot see it."""
+class Figure(Shown):
+    """A drawn figure as a picture; itself as SVG and its numbers as CSV can be downloaded from the page.
 
-    figure: matplotlib_figure.Figure
+    `alt` says in words what it shows, for those who cannot see it.
+    """
+
+    drawn: Drawn
     alt: str
     caption: str
 
     def __post_init__(self) -> None:
         if not self.alt.strip():
             raise ReportError("a figure", "it has no alt text", "Say in one sentence what it shows")
+        if not isinstance(self.drawn, Drawn):
+            truth = f"a {type(self.drawn).__name__} has no numbers to download"
+            raise ReportError("a figure", truth, "Give what curves(…) and the like return, or Drawn(figure, data)")
 
     def render(self, drawing: Drawing) -> Markup:
-        width, height = svg.size_in_pixels(self.figure)
-        address = svg.data_address(svg.to_svg(self.figure))
+        width, height = svg.size_in_pixels(self.drawn.figure)
         return drawing.fill(
-            "figure", name=drawing.name("figure"), address=address, width=width, height=height, alt=self.alt, caption=self.caption
+            "figure",
+            name=drawing.name("figure"),
+            address=svg.data_address(svg.to_svg(self.drawn.figure)),
+            width=width,
+            height=height,
+            alt=self.alt,
+            caption=self.caption,
+            csv=packed_csv(self.drawn.data),
         )
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionMaps:
+class AttentionMaps(Shown):
     """Attention over the same tokens for several models, side by side, in one colour scale from 0 to `max_value`.
 
-    Each panel is a name and a result with axes `head query key`. Meant for a few heads and up to about 64 tokens.
+    Each panel is a name and a result with axes `head query key`. Meant for a few heads and up to about 64 tokens. A notebook
+    shows an atlas of the heads instead.
     """
 
     panels: Sequence[tuple[str, Result]]
@@ -146,9 +152,12 @@ class AttentionMaps:
             drawn.append((name, drawing.panel(component, props, f"Attention of {name}")))
         return drawing.fill("attention_maps", panels=drawn, caption=self.caption, maximum=number(self.max_value))
 
+    def for_notebook(self) -> Block:
+        return Row([HeadAtlas(_as_layer(name, maps), self.tokens, f"{name}. {self.caption}") for name, maps in self.panels])
+
 
 @dataclass(frozen=True, eq=False)
-class ColoredTokens:
+class ColoredTokens(Shown):
     """A text whose tokens are coloured by a result with axis `pos`, on a scale that is fixed and stated: zero is white.
 
     Values beyond `min_value` or `max_value` are coloured as the end of the scale; hovering shows the value itself.
@@ -174,15 +183,26 @@ class ColoredTokens:
         scale = (number(self.min_value), number(self.max_value))
         return drawing.fill("coloured_tokens", panel=panel, caption=self.caption, scale=scale, unit=self.values.unit)
 
+    def for_notebook(self) -> Block:
+        row = TokenRow(self.values.name, self.values, self.min_value, self.max_value)
+        return StackedTokens(self.tokens, [row], self.caption)
+
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class Row(Shown):
     """Blocks side by side where the screen has room for them, one below the other where it has not."""
 
     blocks: Sequence[Block]
 
     def render(self, drawing: Drawing) -> Markup:
         return drawing.fill("row", blocks=[block.render(drawing) for block in self.blocks])
+
+    def for_notebook(self) -> Block:
+        return Row([for_notebook(block) for block in self.blocks])
+
+
+def _as_layer(name: str, maps: Result) -> Result:
+    return replace(maps, values=maps.values[None], axes=("layer", *maps.axes), labels={"layer": (name,), **maps.labels})
 
 
 def _check_values(asked: str, result: Result, axes: tuple[str, ...], tokens: Sequence[str]) -> None:
@@ -200,12 +220,3 @@ def _check_values(asked: str, result: Result, axes: tuple[str, ...], tokens: Seq
 
 def _heading(column: Any) -> str:
     return " ".join(map(str, column)) if isinstance(column, tuple) else str(column)
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, Real) and math.isnan(value))
-
-
-def _is_numeric(column: pd.Series) -> bool:
-    present = [value for value in column if not _is_missing(value)]
-    return bool(present) and all(isinstance(value, Real) and not isinstance(value, bool | np.bool_) for value in present)

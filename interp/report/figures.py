@@ -1,26 +1,31 @@
-"""Figures of results. Each returns a matplotlib figure and touches nothing else: no pyplot, no global settings.
+"""Figures of results. Each returns what it drew and the numbers in it, and touches nothing else: no pyplot, no global settings.
 
 Colours follow the order of the results, so models given in the same order look the same in every figure.
 """
 
 from collections.abc import Mapping
 from math import ceil
+from textwrap import fill
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from interp.display import whole
 from interp.report.plotting import (
     COLOURS,
     DASHES,
     INK,
     SOFT,
+    Drawn,
     check_any,
     legend_above,
+    long_form,
     new_figure,
     number_axis,
     numbers_along,
@@ -29,6 +34,7 @@ from interp.report.plotting import (
     tidy,
     tint,
     values_of,
+    with_baseline,
 )
 from interp.report.text import number, visible_token
 from interp.result import Result
@@ -47,7 +53,7 @@ def curves(
     baseline: float | int | None = None,
     baseline_label: str = "baseline",
     y_range: tuple[float | int, float | int] | None = None,
-) -> Figure:
+) -> Drawn:
     """One line per result with axes `seed step` or `step`: the mean, each seed thin, and a band from lowest to highest.
 
     Steps are read from the labels as numbers. Undefined values (NaN) are left out.
@@ -59,7 +65,8 @@ def curves(
         _draw_curves(axes, results, log_x, baseline, baseline_label)
         axes.set(xlabel=x_label, ylabel=y_label, title=title, ylim=y_range)
         legend_above(figure, axes)
-        return plain_text(figure)
+        data = long_form(results, "line")
+        return Drawn(plain_text(figure), with_baseline(data, baseline_label, baseline))
 
 
 def curve_grid(
@@ -72,7 +79,7 @@ def curve_grid(
     baseline: float | int | None = None,
     baseline_label: str = "baseline",
     y_range: tuple[float | int, float | int] | None = None,
-) -> Figure:
+) -> Drawn:
     """Small multiples of `curves` with shared axes, one per entry of `panels`; the first names the legend."""
     check_any(panels)
     for results in panels.values():
@@ -84,18 +91,19 @@ def curve_grid(
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, (title, results) in zip(grid.flat, panels.items(), strict=False):
             _draw_curves(axes, results, log_x, baseline, baseline_label)
-            axes.set(title=title, ylim=y_range)
+            axes.set(title=fill(title, 26) if len(title) > 26 else title, ylim=y_range)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         figure.supxlabel(x_label, fontsize=10.5, color=SOFT)
         figure.supylabel(y_label, fontsize=10.5, color=SOFT)
         legend_above(figure, grid.flat[0])
-        return plain_text(figure)
+        data = pd.concat([_in_panel(title, long_form(results, "line")) for title, results in panels.items()], ignore_index=True)
+        return Drawn(plain_text(figure), with_baseline(data, baseline_label, baseline))
 
 
 def score_bars(
     results: Mapping[str, Result], x_label: str, *, baseline: float | int | None = None, baseline_label: str = "baseline"
-) -> Figure:
+) -> Drawn:
     """One bar per result with axis `seed`: the mean, written beside it, and a dot per seed."""
     check_any(results)
     with styled():
@@ -118,10 +126,10 @@ def score_bars(
         tidy(axes, "x")
         axes.tick_params(axis="y", length=0, labelsize=10.5, labelcolor=INK)
         number_axis(axes.xaxis)
-        return plain_text(figure)
+        return Drawn(plain_text(figure), with_baseline(long_form(results, "bar"), baseline_label, baseline))
 
 
-def kernel_maps(result: Result) -> Figure:
+def kernel_maps(result: Result) -> Drawn:
     """A convolution's weights, axes `tap out in`: one map per tap, all on one scale that is symmetric around zero.
 
     The scale ends at the 99.9th percentile of the sizes, so that a single large weight does not blank out the rest.
@@ -143,10 +151,10 @@ def kernel_maps(result: Result) -> Figure:
         bar.set_label(result.unit or "weight")
         bar.outline.set_visible(False)
         number_axis(bar.ax.yaxis)
-        return plain_text(figure)
+        return Drawn(plain_text(figure), result.to_frame())
 
 
-def filter_distributions(result: Result) -> Figure:
+def filter_distributions(result: Result) -> Drawn:
     """How one number per filter is spread, axes `tap filter`: the whole distribution, its quartiles and median, per tap."""
     values = values_of(result, ("tap", "filter"))
     taps = result.labels_of("tap")
@@ -163,10 +171,10 @@ def filter_distributions(result: Result) -> Figure:
         axes.set(xlabel="tap", ylabel=result.unit or result.name, xlim=(-0.55, len(taps) - 0.2))
         tidy(axes)
         number_axis(axes.yaxis)
-        return plain_text(figure)
+        return Drawn(plain_text(figure), result.to_frame())
 
 
-def heat_map(result: Result, *, title: str = "") -> Figure:
+def heat_map(result: Result, *, title: str = "") -> Drawn:
     """Any result with two axes as a map with its labels; two colours around zero when it has values of both signs.
 
     Values are written into the cells of small maps; undefined ones (NaN) are left grey.
@@ -179,14 +187,43 @@ def heat_map(result: Result, *, title: str = "") -> Figure:
         axes = figure.subplots()
         colours = _colour_map(_DIVERGING if norm.vmin < 0 < norm.vmax else "Blues")  # type: ignore[operator]
         image = axes.imshow(values, cmap=colours, norm=norm, aspect="auto", interpolation="none")
-        _label(figure, axes, rows, columns)
+        _label(figure, axes, axes.yaxis, rows)
+        _label(figure, axes, axes.xaxis, columns)
+        axes.tick_params(colors=SOFT, labelsize=9, length=0)
         axes.set(ylabel=result.axes[0], xlabel=result.axes[1], title=title)
         if len(rows) * len(columns) <= 100 and len(columns) <= 10:
             _write_values(axes, values, image)
         bar = figure.colorbar(image, ax=axes, label=result.unit, pad=0.02)
         bar.outline.set_visible(False)
         number_axis(bar.ax.yaxis)
-        return plain_text(figure)
+        return Drawn(plain_text(figure), result.to_frame())
+
+
+def bar_chart(result: Result, *, title: str = "") -> Drawn:
+    """Any result with one axis: a bar per entry, with its standard error and its baseline where they are known.
+
+    Undefined entries (NaN) have no bar.
+    """
+    values = values_of(result, result.axes if len(result.axes) == 1 else ("entry",))
+    names, data = result.labels_of(result.axes[0]), result.to_frame()
+    with styled():
+        figure = new_figure(min(9.0, max(4.2, 1.2 + 0.3 * len(names))), 3.2)
+        axes = figure.subplots()
+        errors = None if result.stderr is None else data["stderr"].to_numpy()
+        axes.bar(range(len(names)), values, width=0.7, yerr=errors, color=tint(COLOURS[0]), edgecolor=COLOURS[0], ecolor=INK)
+        if result.baseline is not None:
+            axes.plot(range(len(names)), data["baseline"], "_", color=INK, markersize=9, label="baseline")
+            figure.legend(loc="outside upper right", fontsize=10)
+        axes.axhline(0, color="#9aa0a8", linewidth=0.8, zorder=0)
+        _label(figure, axes, axes.xaxis, names)
+        axes.set(xlabel=result.axes[0], ylabel=result.unit or "value", title=title)
+        tidy(axes)
+        number_axis(axes.yaxis)
+        return Drawn(plain_text(figure), data)
+
+
+def _in_panel(title: str, data: pd.DataFrame) -> pd.DataFrame:
+    return data.assign(panel=whole(title))[["panel", *data.columns]]
 
 
 def _draw_curves(
@@ -246,14 +283,12 @@ def _scale(values: Any) -> Normalize:
     return Normalize(min(low, 0.0), high if high > min(low, 0.0) else 1.0)
 
 
-def _label(figure: Figure, axes: Axes, rows: tuple[str, ...], columns: tuple[str, ...]) -> None:
-    """Tick labels, thinned out where there are too many to read."""
-    for names, axis in ((rows, axes.yaxis), (columns, axes.xaxis)):
-        every = ceil(len(names) / _MOST_LABELS)
-        axis.set_ticks(range(0, len(names), every), [visible_token(name, 20) for name in names[::every]])
-    axes.tick_params(colors=SOFT, labelsize=9, length=0)
-    widest = max(len(text.get_text()) for text in axes.get_xticklabels())
-    if widest * len(axes.get_xticks()) > 9 * figure.get_size_inches()[0]:
+def _label(figure: Figure, axes: Axes, axis: Any, names: tuple[str, ...]) -> None:
+    """Tick labels, thinned out where there are too many to read, upright where they would not fit side by side."""
+    every = ceil(len(names) / _MOST_LABELS)
+    shown = [visible_token(name, 20) for name in names[::every]]
+    axis.set_ticks(range(0, len(names), every), shown)
+    if axis is axes.xaxis and max(map(len, shown)) * len(shown) > 9 * figure.get_size_inches()[0]:
         axes.tick_params(axis="x", rotation=90)
 
 

@@ -1,25 +1,25 @@
 """A page from results alone: one HTML file that needs nothing else, and the same numbers as data beside it."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from interp.display import known_facts
 from interp.errors import ReportError
 from interp.files import write_whole
 from interp.report import circuitsvis
 from interp.report.blocks import Row, Verdict
-from interp.report.rendering import FOLDER, Block, Drawing, environment
-from interp.report.text import number
+from interp.report.notebook import for_notebook, framed
+from interp.report.rendering import Block, Drawing, environment
 from interp.result import Provenance, Result
 
 FORMAT = "interp.report/1"
+DATA = "results.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,10 @@ class Page:
     provenance: Provenance
     facts: Mapping[str, str] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        sections = [replace(section, blocks=[for_notebook(block) for block in section.blocks]) for section in self.sections]
+        return framed(_html(replace(self, sections=sections), data=""), height=640, fixed=True)
+
 
 def write_page(page: Page, folder: str | Path) -> Path:
     """Write `index.html` and `results.json` into `folder` and return the path of the page.
@@ -59,34 +63,43 @@ def write_page(page: Page, folder: str | Path) -> Path:
         truth = f"it holds half a character ({error.object[error.start : error.end]!r})"
         raise ReportError(f"page {page.title!r}", truth, "Decode its text with errors='replace'") from None
     folder = Path(folder)
-    write_whole(folder / "results.json", data)
+    write_whole(folder / DATA, data)
     return write_whole(folder / "index.html", html)
 
 
 def render_page(page: Page) -> str:
     """The HTML of the page. Raises `ReportError` when something in it cannot be shown."""
+    return _html(page, data=DATA)
+
+
+def _html(page: Page, data: str) -> str:
+    """The page with links to the file `data`, or without where there is none beside it."""
     drawing = Drawing()
     sections = [
         {"name": drawing.name("section"), "title": s.title, "lead": s.lead, "blocks": _render(s.blocks, drawing)}
         for s in page.sections
     ]
-    runtime = (FOLDER / "runtime.js").read_text(encoding="utf-8")
-    bundle = circuitsvis.bundle() if drawing.has_panels else ""
     return (
         environment()
         .get_template("page.html.jinja")
         .render(
+            title=page.title,
             page=page,
             sections=sections,
-            policy=_policy(runtime, bundle),
-            style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
-            runtime=Markup(runtime),
-            bundle=circuitsvis.packed(bundle) if bundle else "",
+            assets=drawing.assets(),
             circuitsvis_version=circuitsvis.VERSION,
-            provenance=_described(page.provenance),
+            data=data,
+            provenance=known_facts(page.provenance),
             contents=_contents(page.results),
         )
     )
+
+
+def render_document(blocks: Sequence[Block], title: str) -> str:
+    """A small HTML document with just these blocks, as self-contained and as safe as a page."""
+    drawing = Drawing()
+    html = _render(blocks, drawing)
+    return environment().get_template("document.html.jinja").render(title=title, html=html, assets=drawing.assets())
 
 
 def _render(blocks: Sequence[Block], drawing: Drawing) -> Markup:
@@ -96,16 +109,6 @@ def _render(blocks: Sequence[Block], drawing: Drawing) -> Markup:
         rendered = [block.render(drawing) for block in group]
         html += drawing.fill("verdicts", cards=rendered) if are_verdicts else Markup("").join(rendered)
     return html
-
-
-def _policy(*scripts: str) -> str:
-    """A content-security policy under which only these very scripts run, and nothing is loaded from anywhere."""
-    hashes = [base64.b64encode(hashlib.sha256(s.encode("utf-8")).digest()).decode("ascii") for s in scripts if s]
-    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
-    # styles may be inline: React sets them, and without images or fonts from outside they cannot call home
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-    )
 
 
 def _data(page: Page) -> str:
@@ -149,12 +152,3 @@ def _contents(results: Mapping[str, Result | Mapping[str, Result]]) -> list[tupl
         (name, " × ".join(f"{n} {axis}" for n, axis in zip(r.values.shape, r.axes, strict=True)) or "1", r.unit, r.description)
         for name, r in flat
     ]
-
-
-def _described(provenance: Provenance) -> list[tuple[str, str]]:
-    """The known parts of a provenance, one line each."""
-    facts = asdict(provenance)
-    versions = ", ".join(f"{name} {version}" for name, version in facts.pop("versions").items())
-    seconds = facts.pop("seconds")
-    shown = {**facts, "versions": versions, "seconds": number(seconds) if seconds else ""}
-    return [(name, str(value)) for name, value in shown.items() if value not in ("", None)]

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
+from interp.display import whole
 from interp.errors import ReportError
+from interp.report import svg
 from interp.result import Result
 
 # Okabe and Ito's colours, told apart by nearly everyone; the darker ones first. Line styles differ as well.
@@ -38,6 +42,18 @@ _STYLE: Any = {
     "xtick.color": SOFT,
     "ytick.color": SOFT,
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A matplotlib figure and the numbers in it: one row per value that is drawn, unrounded, NaN where undefined."""
+
+    figure: Figure
+    data: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        (width, height), address = svg.size_in_pixels(self.figure), svg.data_address(svg.to_svg(self.figure))
+        return f'<img src="{address}" width="{width}" height="{height}" alt="Figure of {len(self.data)} values">'
 
 
 @contextmanager
@@ -104,12 +120,14 @@ def tint(colour: str) -> tuple[float, ...]:
 
 
 def legend_above(figure: Figure, axes: Axes) -> None:
-    """A legend over the whole figure: one line if that fits its width, else two columns."""
+    """A legend over the whole figure: one line if that fits its width, else two columns, else one."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) < 2:
         return
-    inches = sum(0.08 * len(label) + 0.62 for label in labels)
-    columns = len(labels) if inches < figure.get_size_inches()[0] else 2
+    inches, room = [0.08 * len(label) + 0.62 for label in labels], figure.get_size_inches()[0]
+    columns = len(labels) if sum(inches) < room else (2 if 2 * max(inches) < room else 1)
+    lines = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, lines - 2))  # what the legend takes, the curves keep
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=2.4, columnspacing=1.4, fontsize=10)
 
 
@@ -118,3 +136,24 @@ def plain_text(figure: Figure) -> Figure:
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # type: ignore[attr-defined]
     return figure
+
+
+def long_form(lines: Mapping[str, Result], column: str) -> pd.DataFrame:
+    """The values of all results, one row each: the result's name in `column`, its axes, `value`."""
+    frames = []
+    for name, result in lines.items():
+        frame = result.to_frame()[[*result.axes, "value"]]
+        frame.insert(0, column, whole(name))
+        frames.append(frame)
+    axes = dict.fromkeys(axis for result in sorted(lines.values(), key=lambda r: -len(r.axes)) for axis in result.axes)
+    # an axis that a line lacks stays empty there, and does not turn the others' whole numbers into fractions
+    data = pd.concat([frame.astype(object) for frame in frames], ignore_index=True)[[column, *axes, "value"]]
+    return data.astype({"value": float})
+
+
+def with_baseline(data: pd.DataFrame, label: str, baseline: float | int | None) -> pd.DataFrame:
+    """The rows and, where a baseline is drawn, one more that has only its label and value."""
+    if baseline is None:
+        return data
+    row = dict.fromkeys(data.columns, None) | {data.columns[0]: whole(label), "value": baseline}
+    return pd.concat([data.astype(object), pd.DataFrame([row], dtype=object)], ignore_index=True).astype({"value": float})

@@ -28,12 +28,16 @@ _PLAIN = " !$()*+,-./:;=?@[]^_`{|}~"  # everything else in ASCII punctuation is 
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as an SVG document. Raises `ReportError` when matplotlib cannot draw it."""
+    """The figure as an SVG document. Raises `ReportError` when matplotlib cannot draw it.
+
+    The first drawing settles the layout for good: laid out again from there, it would come out a little different each time.
+    """
     out = StringIO()
     try:
         with matplotlib.rc_context(_SAVING), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's browser has the glyph
             figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+            figure.set_layout_engine("none")
     except (ValueError, RuntimeError, TypeError) as error:
         raise ReportError("drawing a figure", f"matplotlib refused ({error})", 'Look for a "$" in a label, or odd data') from None
     svg = _NOT_XML.sub("\ufffd", out.getvalue())

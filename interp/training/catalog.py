@@ -18,6 +18,7 @@ from typing import Any, overload
 import pandas as pd
 
 from interp.config import build, flat, read_yaml
+from interp.display import card, table
 from interp.errors import ConfigError, RunFolderError, nearest
 from interp.models.saved import CONFIG
 from interp.training.config import RunConfig
@@ -90,7 +91,7 @@ class Runs(Sequence[FoundRun]):
         return f"{len(self)} runs\n{self.to_frame().to_string(index=False)}" if self._runs else "0 runs"
 
     def _repr_html_(self) -> str:
-        return self.to_frame().to_html(index=False)
+        return card(f"{len(self)} runs", table(self.to_frame(), most=50))
 
     @property
     def keys(self) -> list[str]:

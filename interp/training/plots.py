@@ -43,19 +43,22 @@ def plot_metrics(
         truth = f"the readings hold {', '.join(sorted(known)) or 'nothing'}"
         hint = nearest(wrong[0], known) if wrong else ""
         raise ResultError(f"plotting {', '.join(map(repr, wrong or names)) or 'no metrics'}", truth, f"{hint}Choose one of them")
-    from matplotlib.figure import Figure
+    from interp.report import plotting  # late: the report comes after training
 
-    figure = Figure(figsize=(6, 3.2 * len(names)), layout="constrained")
-    panels = figure.subplots(len(names), squeeze=False)[:, 0]
-    for panel, metric in zip(panels, names, strict=True):
-        for index, (label, group) in enumerate(groups.items()):
-            _draw(panel, [_curve(rows, metric, x, log_x) for _, rows in group], label, f"C{index % 10}")
-        panel.set_xscale("log" if log_x else "linear")
-        panel.set_ylabel(metric)
-    panels[-1].set_xlabel(x)
-    if len(groups) > 1:
-        panels[0].legend(fontsize="small")
-    return figure
+    with plotting.styled():
+        figure = plotting.new_figure(6.0, 3.2 * len(names))
+        panels = figure.subplots(len(names), squeeze=False)[:, 0]
+        for panel, metric in zip(panels, names, strict=True):
+            for index, (label, group) in enumerate(groups.items()):
+                colour = plotting.COLOURS[index % len(plotting.COLOURS)]
+                _draw(panel, [_curve(rows, metric, x, log_x) for _, rows in group], label, colour)
+            panel.set_xscale("log" if log_x else "linear")
+            panel.set_ylabel(metric)
+            plotting.tidy(panel)
+        panels[-1].set_xlabel(x)
+        if len(groups) > 1:
+            panels[0].legend(fontsize="small")
+        return plotting.plain_text(figure)
 
 
 def _draw(panel: Any, curves: list[tuple[np.ndarray, np.ndarray]], label: str, color: str) -> None:

@@ -7,12 +7,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "interp"
 LAYERS = [
-    {"errors", "config", "registry", "files", "seeds", "sites", "result", "provenance", "identity"},
+    {"errors", "config", "display", "registry", "files", "memory", "seeds", "sites", "result", "provenance", "identity"},
     {"models", "data"},
     {"running", "metrics", "generation"},
     {"probes", "interventions"},
     {"training", "calibration"},
     {"report"},
+    {"pages"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -46,7 +47,7 @@ def test_imports_run_one_way(path: Path) -> None:
 def test_the_report_knows_only_results() -> None:
     for path in files():
         if part(path) == "report":
-            assert imported(path) <= {"report", "result", "errors", "files"}, path
+            assert imported(path) <= {"report", "result", "errors", "files", "display"}, path
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))

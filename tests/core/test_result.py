@@ -1,6 +1,11 @@
 """Results: parts that must fit, tables, and files that come back equal."""
 
+import dataclasses
+import itertools
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,6 +97,98 @@ def test_the_notebook_display_is_escaped_and_the_plot_drawn() -> None:
     cube = Result(name="x", values=torch.zeros(2, 3, 4), axes=("a", "b", "c"))
     with pytest.raises(ResultError, match=r"\.at"):
         cube.plot()
+
+
+def heads(layers: int, heads: int, **more: Any) -> Result:
+    values = torch.randn(layers, heads, generator=torch.Generator().manual_seed(layers)).double()
+    return Result(name="a score", values=values, axes=("layer", "head"), **more)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+CELL = re.compile(r'<td title="([^"]*)"(?: style="background:#(\w{6});color:#(\w{3})")?>([^<]*)</td>')
+
+
+def test_a_grid_is_a_small_table_in_which_every_value_can_be_read() -> None:
+    grid = heads(12, 12, baseline=0.25, count=7, unit="nats")
+    shown = dataclasses.replace(grid, values=grid.values.clone(), stderr=grid.values.abs() / 10)
+    shown.values[3, 4] = torch.nan
+    html = shown._repr_html_()
+    assert len(html) < 30_000 and "<script" not in html and "http" not in html
+    assert "layer (12) × head (12) · nats · over 7 examples · baseline 0.250" in html
+    cells = CELL.findall(html)
+    assert len(cells) == 144 and html.count('<th scope="row">') == 12
+    largest = shown.values.abs().nan_to_num().max()
+    for (hint, background, ink, text), value, place in zip(
+        cells, shown.values.flatten().tolist(), itertools.product(range(12), range(12)), strict=True
+    ):
+        assert hint.startswith(f"layer {place[0]}, head {place[1]}: ")
+        if math.isnan(value):
+            assert (text, background) == ("–", "")
+            continue
+        assert float(hint.split()[4].replace("−", "-")) == pytest.approx(value, rel=1e-3) and "baseline 0.250" in hint
+        assert float(text.replace("−", "-")) == pytest.approx(value, abs=0.005)
+        bright, dark = sorted((luminance(background), luminance(ink * 2)), reverse=True)
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, "the number is readable on its colour"
+        red, blue = int(background[:2], 16), int(background[4:], 16)
+        assert abs(value) < 0.01 * largest or (red > blue) == (value > 0), "red above zero, blue below"
+
+
+def test_white_is_zero_and_full_colour_the_largest() -> None:
+    for values, colours in (([0.0, 0.5, 2.0], ["ffffff", "08519c"]), ([0.0, -1.0, -2.0], ["ffffff", "08519c"])):
+        cells = CELL.findall(Result(name="x", values=torch.tensor([values]), axes=("a", "b"))._repr_html_())
+        assert [cells[0][1], cells[2][1]] == colours
+    both = Result(name="x", values=torch.tensor([[3.0, -3.0]]), axes=("a", "b"))._repr_html_()
+    assert [cell[1] for cell in CELL.findall(both)] == ["b2182b", "08519c"] and "blue −3.00, white 0, red 3.00" in both
+
+
+ALLOWED = {"div", "p", "b", "small", "table", "thead", "tbody", "tr", "th", "td", "details", "summary"}
+SHAPES: list[tuple[int, ...]] = [(), (1,), (7,), (30,), (2, 3), (0, 3), (40, 40), (3, 2, 4), (5, 12, 12), (2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_shape_is_shown_small_and_hostile_text_is_text(shape: tuple[int, ...]) -> None:
+    bad = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\ud800"
+    axes = tuple(f"{bad[:-1]}{i}" for i in range(len(shape)))
+    labels = {axes[0]: tuple(f"{bad}{i}" for i in range(shape[0]))} if shape else {}
+    for fill in (0.5, torch.nan):
+        values = torch.full(shape, fill, dtype=torch.bfloat16, requires_grad=True)
+        provenance = Provenance(model=bad, versions={bad: bad}, command=bad)
+        of = {"unit": bad, "description": bad, "provenance": provenance, "stderr": values, "labels": labels}
+        html = Result(name=bad, values=values, axes=axes, **of)._repr_html_()
+        html.encode()
+        tags = set(re.findall(r"<\s*/?\s*([a-zA-Z!?]+)", html))
+        assert len(html) < 40_000 and tags <= set(
+            ["div", "p", "b", "small", "table", "thead", "tbody", "tr", "th", "td", "details", "summary"]
+        )
+
+
+def test_a_single_value_is_shown_with_its_error() -> None:
+    one = Result(name="x", values=torch.tensor([0.25]), axes=("a",), stderr=torch.tensor([0.0125]), unit="nats")
+    assert "0.2500 ± 0.013 <small>nats" in one._repr_html_()
+    assert "0.2500 <small>" in Result(name="x", values=torch.tensor(0.25), axes=())._repr_html_()
+
+
+def test_scores_on_three_axes_are_not_mixed() -> None:
+    values = torch.stack([torch.rand(12, 12) + 100, torch.rand(12, 12), torch.zeros(12, 12)])
+    html = Result(
+        name="x", values=values, axes=("score", "layer", "head"), labels={"score": ("big", "small", "no")}
+    )._repr_html_()
+    assert html.index("score big") < html.index("score small") and html.count("<tr>") == 3 * (1 + 3)
+
+
+def test_the_largest_are_those_of_the_whole_table() -> None:
+    values = torch.randint(0, 9, (6, 50), generator=torch.Generator().manual_seed(0)).double()
+    values[values == 3] = torch.nan
+    result = Result(name="x", values=values, axes=("layer", "head"), stderr=values / 2)
+    slow = result.to_frame().dropna(subset=["value"]).sort_values("value", ascending=False, kind="stable").reset_index(drop=True)
+    for k in (1, 17, 300, 1000):
+        assert result.top(k).equals(slow.head(k)), "ties in the order of the table"
+    assert len(result.top(0)) == len(result.top(-1)) == 0
 
 
 def test_errors_say_what_is_true_and_survive_pickling() -> None:

@@ -1,5 +1,6 @@
 """Small results with pairwise different sizes, a page that uses every block, and a browser to look at it."""
 
+import os
 from collections.abc import Iterator
 
 import pandas as pd
@@ -24,7 +25,7 @@ from interp.report import (
 )
 from interp.result import Provenance, Result
 
-from .browser import EXECUTABLE, Browser
+from .browser import INSTALL, Browser, NoBrowser
 
 TOKENS = ["<bos>", " the", " cat", "\n", "\t", " sat", " &amp", "."]
 
@@ -80,9 +81,13 @@ def every_block(text: str = "plain", figures: bool = True) -> Page:
     return Page(text, text, sections, {text: grid, "curves": curve}, text, provenance, {"fact": text, text: "value"})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if EXECUTABLE is None:
-        pytest.skip("no Chromium here, so the page is not looked at in a browser (apt-get install chromium)")
-    with Browser(tmp_path_factory.mktemp("chromium")) as running:
+    """A browser to look at pages with. Without one the test is skipped, or fails where INTERP_NEEDS_BROWSER is set."""
+    try:
+        running = Browser(tmp_path_factory.mktemp("chromium"))
+    except NoBrowser as error:
+        reason = f"no Chromium here, so pages are not looked at in a browser ({error}); {INSTALL}"
+        pytest.fail(reason) if os.environ.get("INTERP_NEEDS_BROWSER") else pytest.skip(reason)
+    with running:
         yield running

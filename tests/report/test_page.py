@@ -16,7 +16,20 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 import interp.report.circuitsvis as cv
 from interp.errors import InterpError, ReportError
-from interp.report import AttentionMaps, ColoredTokens, Figure, Page, Prose, Row, Section, Table, Verdict, render_page, write_page
+from interp.report import (
+    AttentionMaps,
+    ColoredTokens,
+    Drawn,
+    Figure,
+    Page,
+    Prose,
+    Row,
+    Section,
+    Table,
+    Verdict,
+    render_page,
+    write_page,
+)
 from interp.report.text import number, visible_token
 from interp.result import Provenance, Result
 
@@ -156,8 +169,9 @@ BROKEN = {
     "colour scale without zero": lambda: ColoredTokens(TOKENS, LOSS, "c", 1.0, 4.0),
     # past the type checker of the tests, which would see it first
     "unknown outcome": lambda: Verdict.__post_init__(SimpleNamespace(outcome="suported")),
-    "figure without words": lambda: Figure(MatplotlibFigure(), " ", "c"),
-    "formula that is none": lambda: Figure(dollar_figure(), "alt", "c"),
+    "figure without words": lambda: Figure(Drawn(MatplotlibFigure(), pd.DataFrame()), " ", "c"),
+    "formula that is none": lambda: Figure(Drawn(dollar_figure(), pd.DataFrame()), "alt", "c"),
+    "figure without numbers": lambda: Figure.__post_init__(SimpleNamespace(drawn=MatplotlibFigure(), alt="alt")),
     "half a character": lambda: Prose("\ud800"),
 }
 

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.data.tokens import tokens_fingerprint
+from interp.display import card, table
 from interp.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -147,9 +148,7 @@ class PromptPairs:
         return f"PromptPairs({self.description}: {len(self)} pairs of {self.clean.shape[1]} tokens)"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<b>{escape(repr(self))}</b>" + self.to_frame().head(10).to_html(index=False, escape=True)
+        return card(repr(self), table(self.to_frame(), most=10))
 
 
 def _misfit(truth: str, remedy: str) -> DataError:
