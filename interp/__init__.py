@@ -75,6 +75,7 @@ _HOME = {
     "pull_run": "interp.training",
     "push_run": "interp.training",
     "verify_run": "interp.training",
+    "overview": "interp.pages.overview",
 }
 _MODULES = ("errors", "metrics")
 __all__ = [*_HOME, *_MODULES]  # noqa: PLE0604
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
         wiring,
     )
     from interp.models import architecture, audit, build_model, bundled_models, hooked, load_model
+    from interp.pages.overview import overview
     from interp.probes import (
         attention_patterns,
         composition_scores,

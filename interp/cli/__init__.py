@@ -5,10 +5,10 @@ Nothing here imports torch before a command has work to do: help, and a mistake 
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["StudyCommand", "run_study", "study_command"]
+__all__ = ["StudyCommand", "end_study", "run_study", "study_command"]
 
 if TYPE_CHECKING:
-    from interp.cli.study import StudyCommand, run_study, study_command
+    from interp.cli.study import StudyCommand, end_study, run_study, study_command
 
 
 def __getattr__(name: str) -> Any:

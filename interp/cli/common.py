@@ -2,9 +2,10 @@
 
 import argparse
 import json
+import math
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,9 @@ def check_folder(option: str, folder: Path) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Print rows under the names of their columns, or as JSON. What a row lacks is left empty."""
+    """Print rows under the names of their columns, or as JSON. What a row lacks is left empty, as is NaN (null in JSON)."""
     if as_json:
-        print(json.dumps(list(rows), indent=1))  # noqa: T201
+        print(json.dumps(list(map(_defined, rows)), indent=1, allow_nan=False))  # noqa: T201
         return
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [names, *([_text(row.get(name)) for name in names] for row in rows)]
@@ -68,7 +69,45 @@ def without(rows: Sequence[Mapping[str, Any]], columns: Collection[str]) -> list
     return [{name: value for name, value in row.items() if name not in columns} for row in rows]
 
 
+def say(text: str) -> None:
+    """A remark, on stderr: stdout is for what was asked for."""
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """A type of argument: a whole number, `least` or more."""
+
+    def parse(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
+        return int(text)
+
+    return parse
+
+
+def listed(text: str) -> list[str]:
+    """A type of argument: words parted by commas."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(words) or len(set(words)) != len(words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list A,B,… of different names")
+    return words
+
+
+def numbers(text: str) -> list[int]:
+    """A type of argument: whole numbers parted by commas."""
+    words = listed(text)
+    if not all(word.lstrip("-").isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 0,1")
+    return [int(word) for word in words]
+
+
+def _defined(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+
+
 def _text(value: Any) -> str:
     if value is None or isinstance(value, (list, dict)):
         return "" if value is None else json.dumps(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4g}"
+    return str(value)

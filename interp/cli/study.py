@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from interp.config import describe_fields, override
 from interp.errors import InterpError
+
+if TYPE_CHECKING:
+    from interp.report import Page, Verdict
 
 T = TypeVar("T")
 
@@ -27,9 +30,12 @@ class StudyCommand(Generic[T]):
     command: str  # what rebuilds the page
 
 
-def study_command(module: str, question: str, presets: Mapping[str, T], argv: Sequence[str] | None = None) -> StudyCommand[T]:
+def study_command(
+    module: str, question: str, presets: Mapping[str, T], argv: Sequence[str] | None = None, *, trains: bool = True
+) -> StudyCommand[T]:
     """Parse `python -m <module> [--preset P] [--out DIR] [--runs DIR] [--workers N] [key=value …]`.
 
+    A study that trains nothing (`trains=False`) has neither --runs nor --workers.
     `presets` gives the settings by name; the first is the default. `key=value` overrides any setting (`--help` lists them
     all). A wrong key or value ends the program with exit code 2 and says what would be right.
     """
@@ -48,17 +54,18 @@ def study_command(module: str, question: str, presets: Mapping[str, T], argv: Se
     parser.add_argument(
         "--out", type=Path, default=Path("reports") / name, help=f"folder of the report (default: reports/{name})"
     )
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs") / name, help=f"folder of the trained runs (default: runs/{name})"
-    )
-    parser.add_argument("--workers", type=int, default=None, help="runs trained at once (default: one per core)")
+    runs = Path("runs") / name
+    parser.set_defaults(runs=runs, workers=None)
+    if trains:
+        parser.add_argument("--runs", type=Path, default=runs, help=f"folder of the trained runs (default: {runs})")
+        parser.add_argument("--workers", type=int, default=None, help="runs trained at once (default: one per core)")
     parser.add_argument(
         "settings", nargs="*", metavar="key=value", help="settings to change, e.g. seeds=[0,1] repeated.train.lr=1e-3"
     )
     given = parser.parse_intermixed_args(argv)  # settings may stand before and after options
     if given.workers is not None and given.workers < 1:
         parser.error(f"--workers {given.workers}: at least one run must be trained at a time")
-    for option, folder in (("--out", given.out), ("--runs", given.runs)):
+    for option, folder in (("--out", given.out), *([("--runs", given.runs)] if trains else [])):
         existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             parser.error(f"{option} {folder}: {existing} is not a folder that can be written to")
@@ -68,6 +75,18 @@ def study_command(module: str, question: str, presets: Mapping[str, T], argv: Se
         parser.exit(2, f"{parser.prog}: {error}\n")
     command = " ".join(["python -m", module, *map(shlex.quote, argv)])
     return StudyCommand(given.preset, config, given.out, given.runs, given.workers, command)
+
+
+def end_study(command: StudyCommand[Any], page: "Page", cards: Sequence["Verdict"], seconds: float) -> Path:
+    """Write the page, and the index of the folder it stands in if there is one; print the verdicts and where it is. Its path."""
+    from interp.report import refresh_index, write_page
+
+    path = write_page(page, command.out)
+    refresh_index(command.out.parent)
+    for card in cards:
+        print(f"[{card.outcome}] {card.question}\n    {card.answer}")  # noqa: T201
+    print(f"{seconds:.0f} s. The report is at {path}")  # noqa: T201
+    return path
 
 
 def run_study(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from interp.training.estimate import Estimate
     from interp.training.plans import Plan
 
+IF_INTERRUPTED = "files are whole, and finished runs are kept: the same command goes on from there"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `interp train` understands."""

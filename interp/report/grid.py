@@ -69,8 +69,8 @@ class Grid(Shown):
 def table(result: Result, scale: Scale) -> dict[str, Any]:
     """What the template `cells` needs to draw two axes."""
     rows, columns = result.axes
-    columns_shown = names_along(result, columns, 14)
-    row_names = names_along(result, rows, 14)
+    columns_shown = names_along(result, columns, 20)
+    row_names = names_along(result, rows, 20)
     values = result.values.detach().cpu().double().tolist()
     return {
         "axes": (rows, columns),

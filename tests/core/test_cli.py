@@ -59,9 +59,12 @@ def test_help_and_mistakes_in_arguments_need_no_torch() -> None:
     program = """
 import sys
 from interp.cli.main import main
-for words in (["--help"], ["--version"], [], ["trian"], ["train"], ["train", "--help"], ["train", "x", "--worker", "z"],
-              ["runs", "--help"], ["runs", "--json", "--csv"], ["settings", "--help"], ["--nothing"],
-              ["train", "x", "--workers", "0"]):
+from interp.cli.main import COMMANDS
+for words in (["--help"], ["--version"], [], ["trian"], ["train"], ["train", "x", "--worker", "z"], ["runs", "--json", "--csv"],
+              ["--nothing"], ["train", "x", "--workers", "0"], ["score"], ["ablate", "m", "--heads", "1"],
+              ["score", "m", "--top", "0"], ["patch", "m", "--pairs", "nothing"], ["smear", "m", "--lags", "0"], ["sample", "m"],
+              ["report"], ["completion", "csh"], ["score", "m", "--out", "m.txt"], ["report", "--index", "nowhere"],
+              *([name, "--help"] for name in COMMANDS)):
     try:
         code = main(words)
     except SystemExit as stop:

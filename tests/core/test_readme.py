@@ -6,18 +6,15 @@ from pathlib import Path
 import pytest
 
 import interp
+from tests.docs.blocks import count_blocks, run_blocks
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_notebook_cells_run() -> None:
-    cells = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    assert cells
-    names: dict[str, object] = {}
-    for cell in cells:
-        exec(compile(cell, "README.md", "exec"), names)
-    model = names["run"].model  # type: ignore[attr-defined]
+    assert count_blocks(ROOT / "README.md")
+    model = run_blocks(ROOT / "README.md")["run"].model
     assert 0.5 < interp.key_smear(model).item() < 0.95, "about 0.7"
     assert interp.key_smear(model, offset=-2).item() == 0.0
     assert interp.induction_scores(model, period=6).item() > 0.9

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import interp
-from interp.calibration import Calibration, Row, calibrate, main
+from interp.calibration import Calibration, Row, calibrate
 from interp.models.constructed import (
     PERIOD,
     all_constructed,
@@ -99,11 +99,3 @@ def test_sizes_can_be_chosen_and_widths_differ() -> None:
     assert config.d_model != config.d_head != config.d_vocab
     assert calibrate([small]).passed
     assert not calibrate([dataclasses.replace(small, expected=induction_circuit(d_vocab=28).expected)]).passed
-
-
-def test_the_command_prints_the_table_and_tells_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    made = smeared_induction(0.5)
-    assert main([made]) == 0
-    assert capsys.readouterr().out.endswith("8 of 8 rows passed\n")
-    assert main([dataclasses.replace(made, expected={**made.expected, "key_smear": ((0.4,),)})]) == 1
-    assert capsys.readouterr().out.endswith("7 of 8 rows passed\n")

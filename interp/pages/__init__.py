@@ -1,0 +1,1 @@
+"""Pages about a model, made by measuring it: `interp.overview`, which `interp report` writes."""

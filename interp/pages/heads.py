@@ -1,0 +1,90 @@
+"""Which heads matter, by rules that the page states: thresholds, nulls, and other heads to compare with."""
+
+import math
+from dataclasses import replace
+
+import torch
+
+from interp.probes.scores import all_scores
+from interp.result import Result
+from interp.seeds import seed_for
+
+Head = tuple[int, int]
+LEAST_INDUCTION = 0.3  # share of attention
+STANDARD_ERRORS = 2.0
+
+
+def name_of(head: Head) -> str:
+    """ "L1H3"."""
+    return f"L{head[0]}H{head[1]}"
+
+
+def cells_of(result: Result) -> list[Head]:
+    """Every head of a result whose last axes are (layer, head), as (layer, head)."""
+    return [(int(layer), int(head)) for layer in result.labels_of("layer") for head in result.labels_of("head")]
+
+
+def score_of(scores: Result, name: str) -> Result:
+    """One score of several, axes (layer, head), with its own unit and description."""
+    known = next(score for score in all_scores(None) if score.name == name)
+    one = scores.at(score=scores.labels_of("score").index(name))
+    return replace(one, name=name, unit=known.unit, description=known.description)
+
+
+def at_head(result: Result, head: Head) -> float:
+    """One head's value in a result over (layer, head)."""
+    return float(result.values[_place(result, head)])
+
+
+def with_error(result: Result, head: Head) -> str:
+    """One head's value with its standard error, in words."""
+    value = f"{at_head(result, head):.3f}"
+    return value if result.stderr is None else f"{value} ± {float(result.stderr[_place(result, head)]):.3f}"
+
+
+def _place(result: Result, head: Head) -> tuple[int, int]:
+    return result.labels_of("layer").index(str(head[0])), result.labels_of("head").index(str(head[1]))
+
+
+def ablated_heads(cause: Result) -> str:
+    """The heads of the first set of an ablation of sets, as its description lists them after the first sentence."""
+    return cause.description.split("; ")[1].partition(": ")[2]
+
+
+def null_of(null: Result, name: str, statistic: str) -> Result:
+    """One statistic of a score's null, axes (layer, head)."""
+    return null.at(statistic=null.labels_of("statistic").index(statistic), score=null.labels_of("score").index(name))
+
+
+def induction_heads(scores: Result, null: Result) -> list[Head]:
+    """Heads that pass for induction heads, the strongest first.
+
+    At least `LEAST_INDUCTION` of their attention goes to what followed the earlier copy, and the score less
+    `STANDARD_ERRORS` standard errors is above the 95 % quantile of its null, on the same tokens in random order.
+    """
+    if "induction" not in scores.labels_of("score"):
+        return []
+    score = score_of(scores, "induction")
+    error = torch.zeros_like(score.values) if score.stderr is None else score.stderr
+    beyond = score.values - STANDARD_ERRORS * error > null_of(null, "induction", "q95").values
+    passing = (score.values >= LEAST_INDUCTION) & beyond
+    heads = [head for head, passed in zip(cells_of(score), passing.flatten().tolist(), strict=True) if passed]
+    value = dict(zip(cells_of(score), score.values.flatten().tolist(), strict=True))
+    return sorted(heads, key=lambda head: -value[head])
+
+
+def strongest(result: Result, k: int, *, largest: bool = True) -> list[Head]:
+    """The `k` heads with the largest (smallest) defined values of a result over (layer, head)."""
+    values = [(value, head) for head, value in zip(cells_of(result), result.values.flatten().tolist(), strict=True)]
+    defined = [(value, head) for value, head in values if not math.isnan(value)]
+    return [head for _, head in sorted(defined, key=lambda pair: -pair[0] if largest else pair[0])[:k]]
+
+
+def random_sets(others: list[Head], size: int, n_sets: int, seed: int) -> dict[str, list[Head]]:
+    """Up to `n_sets` different sets of `size` heads drawn from `others`; none when there are too few heads."""
+    generator = torch.Generator().manual_seed(seed_for("overview: random heads", seed))
+    drawn: dict[tuple[Head, ...], None] = {}
+    for _ in range(8 * n_sets if len(others) >= size else 0):
+        chosen = torch.randperm(len(others), generator=generator)[:size].tolist()
+        drawn[tuple(sorted(others[index] for index in chosen))] = None
+    return {f"random {number + 1}": list(heads) for number, heads in enumerate(list(drawn)[:n_sets])}
