@@ -7,13 +7,14 @@ TL3 := .venv-tl3
 WORKERS ?= 2
 PYTEST = -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help report test test-tl3 lint docs notebooks clean
+.PHONY: help report test test-tl3 lint docs previews notebooks clean
 help:
 	@echo "make report [ARGS='...']   train the toys, measure them, write reports/conv_vs_attn/index.html"
 	@echo "make test   [ARGS='...']   run the tests (ARGS go to pytest)"
 	@echo "make test-tl3              the model tests on TransformerLens 3.9 (HookedTransformer), in its own environment"
 	@echo "make lint                  ruff and mypy"
 	@echo "make docs                  the documentation, into docs/_build/html"
+	@echo "make previews              small pictures of the reports, for the gallery (needs Chromium)"
 	@echo "make notebooks             run the four notebooks in experiments/notebooks and keep their outputs"
 	@echo "make clean                 remove the environments and the trained runs"
 
@@ -27,7 +28,10 @@ test-tl3: $(TL3)/.ready
 	@$(TL3)/bin/python $(PYTEST) tests/models tests/faults/test_traps*.py tests/parity $(ARGS)
 
 docs: $(VENV)/.docs
-	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html && echo "The documentation is at docs/_build/html/index.html"
+	@$(PY) -m sphinx -E -W --keep-going -q -b html docs docs/_build/html && echo "The documentation is at docs/_build/html/index.html"
+
+previews: $(READY)
+	@$(PY) docs/previews.py
 
 notebooks: $(VENV)/.docs
 	@$(PY) -m experiments.notebooks $(ARGS)

@@ -78,6 +78,7 @@ _HOME = {
     "overview": "interp.pages.overview",
 }
 _MODULES = ("errors", "metrics")
+_PACKAGES = ("data", "interventions", "models", "probes", "report", "training")  # open as attributes, but no names of their own
 __all__ = [*_HOME, *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _MODULES or name in _PACKAGES:
         return import_module(f"interp.{name}")
     if name not in _HOME:
         from interp.errors import nearest

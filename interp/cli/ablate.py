@@ -11,7 +11,7 @@ The metric is the loss in nats, or the accuracy: on repeated random tokens that 
 every token. An effect is metric(ablated) − metric(untouched), the largest first.
 
 --mode says what stands in for a part: mean (over all sequences and positions), position_mean, resample
-(another sequence's), zero, frozen (the pattern stays as it was); or, for heads, uniform, previous and
+(another sequence's), zero, frozen (zero, with the patterns of later layers as they were); or, for heads, uniform, previous and
 self (another pattern).
 """
 
