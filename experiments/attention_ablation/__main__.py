@@ -8,15 +8,14 @@ from dataclasses import replace
 from experiments.attention_ablation import measure, page
 from experiments.attention_ablation.answers import headline, verdicts
 from experiments.attention_ablation.config import INTACT, MODES, PRESETS, StudyConfig, trained
-from experiments.conv_vs_attn.__main__ import slug
-from experiments.conv_vs_attn.measure import Runs
-from experiments.optimizer_comparison.base import bases, moved_run
-from interp.cli import StudyCommand, run_study, study_command
+from experiments.base_models import Bases, bases
+from interp.cli import StudyCommand, end_study, run_study, study_command
 from interp.data import TokenData, load_data
 from interp.provenance import provenance_of
-from interp.report import Page, write_page
-from interp.training import AblatedAttention, FinishedRun, fit_all
+from interp.report import Page
+from interp.training import AblatedAttention, fit_all
 from interp.training.steps import steps_per_epoch
+from interp.training.variants import VariantRuns, run_name
 
 QUESTION = "What is learnt attention worth, and can the rest of the network make up for it?"
 
@@ -26,53 +25,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = study_command("experiments.attention_ablation", QUESTION, PRESETS, argv)
     study, started = command.config, time.perf_counter()
     print(f"{QUESTION}\npreset {command.preset}, seeds {list(study.seeds)}; trained models are kept in {command.runs}")
-    starts = bases(study.moved, study.seeds, command.runs, command.workers)
-    some = starts[study.seeds[0]]
-    example = moved_run(study.moved, some, some, study.train)
-    data = load_data(example.data)
-    more = load_data(replace(example.data, n_train=study.floor_rows))
+    starts = bases(study.model, study.moved, study.seeds, command.runs, command.workers)
+    data = load_data(starts.data)
+    more = load_data(replace(starts.data, n_train=study.floor_rows))
     rows = measure.whole_rows(data, study)
     runs = tune(command, starts, data)
     print("measuring ...")
     found = {
-        "test loss": measure.losses(runs, starts, data),
+        "test loss": measure.losses(runs, starts.models, data),
         "floors": measure.floors(data, more),
-        **measure.sweeps(runs, starts, rows),
+        **measure.sweeps(runs, starts.models, rows),
         "removal": measure.removal(runs, data, study.seeds[0]),
     }
     epochs = measure.by_epoch(runs)
     cards = verdicts(found)
     seconds = time.perf_counter() - started
-    described = data.description.replace(example.data.tokenizer, "that of the base")
+    described = f"{starts.described()} Moved to {starts.text(data.description)}"
     report = Page(
         title="What learnt attention is worth",
         question=headline(found),
         sections=page.sections(cards, found, epochs, study, described),
         results={"results": found, "perplexity by epoch": epochs},
         command=command.command,
-        provenance=replace(provenance_of(some.model, data.test, seconds), seed=study.seeds[0]),
+        provenance=replace(provenance_of(starts.some, data.test, seconds), seed=study.seeds[0]),
         facts={
             "preset": command.preset,
             "seeds": ", ".join(map(str, study.seeds)),
-            "models": f"{len(starts)} trained, {len(runs)} fine-tuned",
+            "models": f"{len(starts.folders)} trained, {len(runs)} fine-tuned",
         },
     )
-    path = write_page(report, command.out)
-    for card in cards:
-        print(f"[{card.outcome}] {card.question}\n    {card.answer}")
-    print(f"{seconds:.0f} s. The report is at {path}")
+    end_study(command, report, cards, seconds)
 
 
-def tune(command: StudyCommand[StudyConfig], starts: dict[int, FinishedRun], data: TokenData) -> Runs:
+def tune(command: StudyCommand[StudyConfig], starts: Bases, data: TokenData) -> VariantRuns:
     """The fine-tune with attention and under every ablation, from every seed's base."""
     study = command.config
     every = steps_per_epoch(study.train, len(data.train))
-    some = starts[study.seeds[0]]
-    keys = {f"{slug(name)}-seed{seed}": (name, seed) for name in (INTACT, *map(trained, MODES)) for seed in study.seeds}
-    configs = {
-        place: moved_run(study.moved, starts[seed], some, replace(study.train, seed=seed, eval_every=every))
-        for place, (_, seed) in keys.items()
-    }
+    keys = {run_name(name, seed): (name, seed) for name in (INTACT, *map(trained, MODES)) for seed in study.seeds}
+    configs = {place: starts.run(seed, replace(study.train, seed=seed, eval_every=every)) for place, (_, seed) in keys.items()}
     modes = {trained(mode): mode for mode in MODES}
     done = fit_all(
         configs,

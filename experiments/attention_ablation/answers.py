@@ -5,9 +5,8 @@ from torch import Tensor
 
 from experiments.attention_ablation.config import BELOW, INTACT, MODES, NEAR, RECOVERED, SAME_HEADS, WORTH, inferred, trained
 from experiments.attention_ablation.measure import BASE, RESTORED
-from experiments.conv_vs_attn.answers import spread
 from interp.report import Verdict
-from interp.report.blocks import Outcome
+from interp.report.summaries import mean_of, of_variant, outcome, spread_of
 from interp.result import Result
 
 
@@ -29,9 +28,9 @@ def headline(found: dict[str, Result]) -> str:
     """The answer to the question of the study, in two sentences."""
     table, floor = found["test loss"], bigram(found)
     return (
-        f"On new text the model reaches {_mean(table, INTACT):.2f} nats per token with its attention, {_mean(table, inferred('zero')):.2f} when attention is zeroed "
-        f"afterwards, and {_mean(table, trained('zero')):.2f} when it is trained without; bigram counts reach {floor:.2f} and unigram counts {unigram(found):.2f}. "
-        f"The cheapest stand-in for learnt attention is {_best(table)}: {_mean(table, trained(_best(table))):.2f}."
+        f"On new text the model reaches {mean_of(table, INTACT):.2f} nats per token with its attention, {mean_of(table, inferred('zero')):.2f} when attention is zeroed "
+        f"afterwards, and {mean_of(table, trained('zero')):.2f} when it is trained without; bigram counts reach {floor:.2f} and unigram counts {unigram(found):.2f}. "
+        f"The cheapest stand-in for learnt attention is {_best(table)}: {mean_of(table, trained(_best(table))):.2f}."
     )
 
 
@@ -47,8 +46,8 @@ def unigram(found: dict[str, Result]) -> float:
 
 def recovered(table: Result, mode: str) -> Tensor:
     """Share of what ablation at inference costs that training under the ablation wins back, by seed."""
-    intact, cut = _values(table, INTACT), _values(table, inferred(mode))
-    return (cut - _values(table, trained(mode))) / (cut - intact)
+    intact, cut = of_variant(table, INTACT), of_variant(table, inferred(mode))
+    return (cut - of_variant(table, trained(mode))) / (cut - intact)
 
 
 def rank_correlation(left: Tensor, right: Tensor) -> float:
@@ -59,14 +58,14 @@ def rank_correlation(left: Tensor, right: Tensor) -> float:
 
 def _worth(found: dict[str, Result]) -> Verdict:
     table = found["test loss"]
-    gain = bigram(found) - _values(table, INTACT)
+    gain = bigram(found) - of_variant(table, INTACT)
     return Verdict(
         question="What is learnt attention worth?",
-        answer=f"With attention the fine-tuned model reaches {_mean(table, INTACT):.2f} nats, {_beside(-gain)} what bigram counts reach; "
-        f"the same training without attention ends {_mean(table, trained('zero')) - _mean(table, INTACT):.2f} nats higher.",
-        outcome=_outcome(bool((gain > WORTH).all())),
-        evidence=f"Predicted: more than {WORTH} below the bigram floor of {bigram(found):.2f} in every seed. Intact: {spread(table, INTACT)}.",
-        control=f"Before the fine-tune: {spread(table, BASE)}.",
+        answer=f"With attention the fine-tuned model reaches {mean_of(table, INTACT):.2f} nats, {_beside(-gain)} what bigram counts reach; "
+        f"the same training without attention ends {mean_of(table, trained('zero')) - mean_of(table, INTACT):.2f} nats higher.",
+        outcome=outcome(bool((gain > WORTH).all())),
+        evidence=f"Predicted: more than {WORTH} below the bigram floor of {bigram(found):.2f} in every seed. Intact: {spread_of(table, INTACT)}.",
+        control=f"Before the fine-tune: {spread_of(table, BASE)}.",
     )
 
 
@@ -78,23 +77,23 @@ def _recovers(found: dict[str, Result]) -> Verdict:
         answer="Of what an ablation at inference costs, training under it wins back "
         + ", ".join(f"{float(share.mean()):.0%} ({mode})" for mode, share in shares.items())
         + ".",
-        outcome=_outcome(bool((shares["zero"] > RECOVERED).all())),
-        evidence=f"Predicted: more than {RECOVERED:.0%} for zeroed attention in every seed. Zeroed at inference {spread(table, inferred('zero'))}, "
-        f"in training {spread(table, trained('zero'))}, intact {spread(table, INTACT)}.",
+        outcome=outcome(bool((shares["zero"] > RECOVERED).all())),
+        evidence=f"Predicted: more than {RECOVERED:.0%} for zeroed attention in every seed. Zeroed at inference {spread_of(table, inferred('zero'))}, "
+        f"in training {spread_of(table, trained('zero'))}, intact {spread_of(table, INTACT)}.",
         control="Same base, rows, order and steps in each seed.",
     )
 
 
 def _floor(found: dict[str, Result]) -> Verdict:
     table = found["test loss"]
-    values = _values(table, trained("zero"))
+    values = of_variant(table, trained("zero"))
     near = bool(((values - bigram(found)).abs() < NEAR).all()) and bool((values < unigram(found) - BELOW).all())
     return Verdict(
         question="What does it learn without attention?",
         answer=f"Context-free statistics: it ends {_beside(values - bigram(found))} the bigram floor and "
         f"{_beside(values - unigram(found))} the unigram floor.",
-        outcome=_outcome(near),
-        evidence=f"Predicted: within {NEAR} of the bigram floor and more than {BELOW} below the unigram floor. Zeroed in training {spread(table, trained('zero'))}; "
+        outcome=outcome(near),
+        evidence=f"Predicted: within {NEAR} of the bigram floor and more than {BELOW} below the unigram floor. Zeroed in training {spread_of(table, trained('zero'))}; "
         f"bigrams {bigram(found):.2f}, unigrams {unigram(found):.2f}.",
         control=f"Counted in the fine-tune's rows alone, bigrams reach {float(found['floors'].values[0, 1, 0]):.2f}: the base model has seen more text than those.",
     )
@@ -102,16 +101,16 @@ def _floor(found: dict[str, Result]) -> Verdict:
 
 def _which(found: dict[str, Result]) -> Verdict:
     table = found["test loss"]
-    order = sorted(MODES, key=lambda mode: _mean(table, trained(mode)))
-    previous = _values(table, trained("previous"))
-    best = all(bool((previous < _values(table, trained(mode))).all()) for mode in MODES if mode != "previous")
+    order = sorted(MODES, key=lambda mode: mean_of(table, trained(mode)))
+    previous = of_variant(table, trained("previous"))
+    best = all(bool((previous < of_variant(table, trained(mode))).all()) for mode in MODES if mode != "previous")
     return Verdict(
         question="Which fixed pattern serves best?",
-        answer="From best to worst: " + ", ".join(f"{mode} {_mean(table, trained(mode)):.2f}" for mode in order) + ".",
-        outcome=_outcome(best and bool((previous > _values(table, INTACT)).all())),
+        answer="From best to worst: " + ", ".join(f"{mode} {mean_of(table, trained(mode)):.2f}" for mode in order) + ".",
+        outcome=outcome(best and bool((previous > of_variant(table, INTACT)).all())),
         evidence="Predicted: the previous token, better than every other stand-in and worse than learnt attention, in every seed. "
-        f"Previous {spread(table, trained('previous'))}, uniform {spread(table, trained('uniform'))}, random {spread(table, trained('random'))}.",
-        control=f"Learnt attention: {spread(table, INTACT)}.",
+        f"Previous {spread_of(table, trained('previous'))}, uniform {spread_of(table, trained('uniform'))}, random {spread_of(table, trained('random'))}.",
+        control=f"Learnt attention: {spread_of(table, INTACT)}.",
     )
 
 
@@ -125,7 +124,7 @@ def _heads(found: dict[str, Result]) -> Verdict:
         answer=f"The rank correlation of the heads' effects is {', '.join(f'{value:.2f}' for value in same)} (by seed); the head that matters most afterwards is "
         + ", ".join(f"L{layer}H{head}" for layer, head in places)
         + ".",
-        outcome=_outcome(all(value > SAME_HEADS for value in same)),
+        outcome=outcome(all(value > SAME_HEADS for value in same)),
         evidence=f"Predicted: above {SAME_HEADS} in every seed. Largest effect of a head before {float(before.max()):.2f} nats, after {float(after.max()):.2f}.",
         control=f"{before[0].numel()} heads; of independent rankings about one in thirty exceeds {SAME_HEADS} at that number of heads."
         if before[0].numel() == 8
@@ -140,7 +139,7 @@ def _mlps(found: dict[str, Result]) -> Verdict:
     return Verdict(
         question="Where does the compensation sit?",
         answer=f"The MLPs' effects add up to {float(without.mean()):.2f} nats in the models trained without attention and to {float(intact.mean()):.2f} in the intact ones.",
-        outcome=_outcome(bool((without > intact).all())),
+        outcome=outcome(bool((without > intact).all())),
         evidence=f"Predicted: more, in every seed. By seed, without: {_listed(without)}; intact: {_listed(intact)}.",
         control="Each MLP alone, its output at its mean; the models trained without attention are swept without it.",
     )
@@ -148,13 +147,13 @@ def _mlps(found: dict[str, Result]) -> Verdict:
 
 def _restored(found: dict[str, Result]) -> Verdict:
     table = found["test loss"]
-    cost = _values(table, RESTORED) - _values(table, trained("zero"))
+    cost = of_variant(table, RESTORED) - of_variant(table, trained("zero"))
     return Verdict(
         question="Does attention still help when it is put back?",
         answer=f"Attention put back into the models that adapted to its absence changes their loss by {float(cost.mean()):+.2f} nats.",
-        outcome=_outcome(bool((cost > 0).all())),
+        outcome=outcome(bool((cost > 0).all())),
         evidence=f"Predicted: it hurts, in every seed. By seed: {_listed(cost)}. Its weights are those of the base, but for weight decay.",
-        control=f"In the base model the same attention is in place: {spread(table, BASE)}.",
+        control=f"In the base model the same attention is in place: {spread_of(table, BASE)}.",
     )
 
 
@@ -165,22 +164,14 @@ def _removed(found: dict[str, Result]) -> Verdict:
         answer="Every logit is bit-equal to the untouched model's."
         if float(after.max()) == 0
         else f"Logits differ by up to {float(after.max()):.2g}.",
-        outcome=_outcome(float(after.max()) == 0 and float(during.min()) > 0.1),
+        outcome=outcome(float(after.max()) == 0 and float(during.min()) > 0.1),
         evidence="Predicted: a difference of exactly 0 after each mode was removed.",
         control=f"While they stood, logits differed by at least {float(during.min()):.1f}.",
     )
 
 
 def _best(table: Result) -> str:
-    return min(MODES, key=lambda mode: _mean(table, trained(mode)))
-
-
-def _values(result: Result, variant: str) -> Tensor:
-    return result.values[result.labels_of("variant").index(variant)]
-
-
-def _mean(result: Result, variant: str) -> float:
-    return float(_values(result, variant).mean())
+    return min(MODES, key=lambda mode: mean_of(table, trained(mode)))
 
 
 def _beside(difference: Tensor) -> str:
@@ -191,7 +182,3 @@ def _beside(difference: Tensor) -> str:
 
 def _listed(values: Tensor) -> str:
     return ", ".join(f"{value:.2f}" for value in values.tolist())
-
-
-def _outcome(held: bool) -> Outcome:
-    return "supported" if held else "refuted"

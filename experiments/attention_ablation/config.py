@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from experiments.optimizer_comparison.base import FULL as FULL_MODEL
-from experiments.optimizer_comparison.base import QUICK as QUICK_MODEL
-from experiments.optimizer_comparison.base import Moved
+from experiments.base_models import FULL as FULL_MODEL
+from experiments.base_models import MODEL, PUBLISHED, Moved
+from experiments.base_models import QUICK as QUICK_MODEL
 from interp.config import setting, settings
 from interp.training import TrainConfig
 
@@ -35,7 +35,8 @@ class StudyConfig:
     """Everything the study can be told."""
 
     seeds: tuple[int, ...] = setting((10, 11, 12), "one base model and one fine-tune of each kind per seed")
-    moved: Moved = setting(Moved(), "the model and its two texts")
+    model: str | None = setting(None, MODEL)
+    moved: Moved = setting(Moved(), "the small model and the two texts")
     train: TrainConfig = setting(TrainConfig(), "how it is fine-tuned, with attention and without")
     floor_rows: Annotated[int, Field(gt=0)] = setting(
         4096, "rows of the text that n-grams are counted in, the training rows first"
@@ -70,4 +71,10 @@ FULL = StudyConfig(
     sweep_rows=256,
     sweep_length=64,
 )
-PRESETS = {"quick": QUICK, "full": FULL}
+GPT2 = StudyConfig(
+    model="gpt2",
+    moved=PUBLISHED,
+    train=TrainConfig(lr=1e-4, epochs=3, batch_size=16, eval_sequences=512, sample_tokens=0),
+    sweep_length=64,
+)
+PRESETS = {"quick": QUICK, "full": FULL, "gpt2": GPT2}

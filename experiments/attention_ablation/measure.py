@@ -10,12 +10,12 @@ from torch import Tensor
 
 import interp
 from experiments.attention_ablation.config import INTACT, MODES, StudyConfig, inferred, trained
-from experiments.conv_vs_attn.measure import Runs
 from interp.data import TokenData
 from interp.errors import DataError
+from interp.models.calling import device_of
 from interp.result import Result
-from interp.training import FinishedRun, timeline
 from interp.training.callbacks import Watch
+from interp.training.variants import VariantRuns, perplexity_by_epoch, timelines
 
 BASE, RESTORED = "before", "trained, zero; attention back"
 
@@ -43,13 +43,13 @@ def watch(data: TokenData, study: StudyConfig, seed: int) -> Watch:
     return {inferred(mode): partial(loss_of, tokens=tokens, mask=mask, mode=mode, seed=seed) for mode in MODES}
 
 
-def losses(runs: Runs, bases: Mapping[int, FinishedRun], data: TokenData) -> Result:
+def losses(runs: VariantRuns, bases: Mapping[int, Any], data: TokenData) -> Result:
     """Test loss of the base, of every fine-tune as it was trained, of the intact one ablated, and with attention put back."""
     tokens, mask = data.test, real_tokens(data, "test")
     read: dict[tuple[str, int], float] = {}
     for seed in bases:
         intact = runs[INTACT, seed].model
-        read[BASE, seed] = loss_of(bases[seed].model, tokens, mask)
+        read[BASE, seed] = loss_of(bases[seed], tokens, mask)
         read[INTACT, seed] = loss_of(intact, tokens, mask)
         for mode in MODES:
             read[trained(mode), seed] = loss_of(runs[trained(mode), seed].model, tokens, mask, mode, seed)
@@ -88,25 +88,12 @@ def floors(data: TokenData, more: TokenData) -> Result:
     )
 
 
-def by_epoch(runs: Runs) -> dict[str, Result]:
+def by_epoch(runs: VariantRuns) -> dict[str, Result]:
     """Validation perplexity before the first epoch and after each, axes (seed, step), the steps being epochs."""
-    found = {}
-    for name in (INTACT, *map(trained, MODES)):
-        found[name] = _perplexity([run for (variant, _), run in runs.items() if variant == name], "answer_loss")
-    intact = [run for (variant, _), run in runs.items() if variant == INTACT]
-    return found | {inferred(mode): _perplexity(intact, inferred(mode)) for mode in MODES}
-
-
-def _perplexity(runs: list[FinishedRun], metric: str) -> Result:
-    read = timeline(runs, metric)
-    epochs = tuple(str(epoch) for epoch in range(read.values.shape[1]))
-    return replace(
-        read,
-        name="validation perplexity",
-        values=read.values.exp(),
-        labels={"seed": read.labels_of("seed"), "step": epochs},
-        unit="",
-    )
+    found = timelines(runs, "answer_loss")
+    intact = {key: run for key, run in runs.items() if key[0] == INTACT}
+    found |= {inferred(mode): timelines(intact, inferred(mode))[INTACT] for mode in MODES}
+    return {name: perplexity_by_epoch(read) for name, read in found.items()}
 
 
 def whole_rows(data: TokenData, study: StudyConfig) -> Tensor:
@@ -121,14 +108,14 @@ def whole_rows(data: TokenData, study: StudyConfig) -> Tensor:
     return rows
 
 
-def sweeps(runs: Runs, bases: Mapping[int, FinishedRun], rows: Tensor) -> dict[str, Result]:
+def sweeps(runs: VariantRuns, bases: Mapping[int, Any], rows: Tensor) -> dict[str, Result]:
     """What ablating one head or one MLP costs, in nats: before, after the intact fine-tune, and after that without attention.
 
     Heads: axes (variant, seed, layer, head), means in their place. MLPs: axes (variant, seed, layer); the models trained with
     attention zeroed are swept as they were trained, without it.
     """
     models: dict[str, dict[int, Any]] = {
-        BASE: {seed: run.model for seed, run in bases.items()},
+        BASE: dict(bases),
         INTACT: {seed: runs[INTACT, seed].model for seed in bases},
         trained("zero"): {seed: runs[trained("zero"), seed].model for seed in bases},
     }
@@ -163,9 +150,10 @@ def _sweep(model: Any, rows: Tensor, components: str, without_attention: bool = 
     return interp.ablation_sweep(model, rows, interp.metrics.loss(), components, progress=False)
 
 
-def removal(runs: Runs, data: TokenData, seed: int) -> Result:
+def removal(runs: VariantRuns, data: TokenData, seed: int) -> Result:
     """Largest difference in logits after an ablation was put on a model and removed, and (the control) while it stood: axis mode."""
-    model, tokens = runs[INTACT, seed].model, data.test[:8]
+    model = runs[INTACT, seed].model
+    tokens = data.test[:8].to(device_of(model))
     with torch.no_grad():
         before = model(tokens)
         rows = []

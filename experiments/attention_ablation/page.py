@@ -6,8 +6,8 @@ import pandas as pd
 
 from experiments.attention_ablation.answers import bigram
 from experiments.attention_ablation.config import INTACT, MODES, StudyConfig, inferred, trained
-from experiments.conv_vs_attn.answers import spread
-from interp.report import Figure, Prose, Row, Section, Table, Verdict, curves, heat_map, score_bars
+from interp.report import Figure, Grid, Prose, Row, Section, Table, Verdict, curves, score_bars
+from interp.report.summaries import spread_of
 from interp.result import Result
 
 BAND = "Mean over seeds; the band runs from the lowest seed to the highest."
@@ -33,10 +33,10 @@ def sections(
 def _losses(found: Mapping[str, Result]) -> Section:
     table = found["test loss"]
     names = table.labels_of("variant")
-    frame = pd.DataFrame({"model": names, "test loss, nats": [spread(table, name) for name in names]})
+    frame = pd.DataFrame({"model": names, "test loss, nats": [spread_of(table, name) for name in names]})
     frame["perplexity, mean"] = table.values.exp().mean(1).tolist()
     bars = {name: table.at(variant=index) for index, name in enumerate(names)}
-    alt = "; ".join(f"{name}: {spread(table, name)}" for name in names)
+    alt = "; ".join(f"{name}: {spread_of(table, name)}" for name in names)
     counts = found["floors"].to_frame().pivot_table(index=["counted in", "order"], columns="quantity", values="value", sort=False)
     return Section(
         "With attention, without, and from when on",
@@ -75,11 +75,14 @@ def _training(epochs: Mapping[str, Result], found: Mapping[str, Result]) -> Sect
 
 def _effects(found: Mapping[str, Result]) -> Section:
     heads, mlps = found["heads"], found["MLPs"]
+    means = heads.values.mean(heads.axes.index("seed"))  # both grids on one scale
     maps = [
-        Figure(
-            heat_map(_mean_over_seeds(heads.at(variant=index)), title=name),
+        Grid(
+            _mean_over_seeds(heads.at(variant=index)),
+            f"Nats lost without the head, {name}: mean over seeds.",
             f"Effect of every head, {name}.",
-            "Nats lost without the head, mean over seeds.",
+            min_value=min(0.0, float(means.min())),
+            max_value=float(means.max()),
         )
         for index, name in enumerate(heads.labels_of("variant"))
     ]
@@ -102,7 +105,7 @@ def _method(study: StudyConfig, described: str) -> Section:
         "How this was measured",
         [
             Prose(
-                f"Base models are trained on {study.moved.first.corpus} (one per seed) and then fine-tuned on {described}: AdamW, learning rate {train.lr:g}, {train.epochs} "
+                f"{described}: AdamW, learning rate {train.lr:g}, {train.epochs} "
                 f"epochs, batches of {train.batch_size}. The loss is the mean over tokens that are neither padding nor the first.\n\n"
                 "Zero: attention layers write nothing. Uniform, previous, random: every head's pattern is set (to equal weights, to the token before, to a causal "
                 "pattern drawn once per head and seed), values and outputs stay and are trained. Models trained under an ablation are read under it, except "

@@ -1,6 +1,5 @@
 """Does a convolution make induction heads? `python -m experiments.conv_vs_attn --help`; the question is in README.md."""
 
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,13 +20,14 @@ from experiments.conv_vs_attn.config import (
     repeated_runs,
     text_runs,
 )
-from interp.cli import StudyCommand, run_study, study_command
+from interp.cli import StudyCommand, end_study, run_study, study_command
 from interp.data import REPEATED_PASSAGE, TokenData, check_passage, encode_text, load_data
 from interp.errors import DataError
 from interp.provenance import provenance_of
-from interp.report import Page, Section, write_page
+from interp.report import Page, Section
 from interp.result import Result
-from interp.training import FinishedRun, RunConfig, fit_all, read_provenance, timeline
+from interp.training import FinishedRun, RunConfig, fit_all, read_provenance
+from interp.training.variants import VariantRuns, run_name, timelines
 
 QUESTION = "Does a convolution before attention make induction heads, as smeared keys do?"
 METRICS = ("train_loss", "validation_loss", "validation_accuracy", "induction")
@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = {
         "repeated tokens": first,
         "text": second,
-        "training on repeated tokens": flat(timelines(repeated)),
-        "training on text": flat(timelines(text)),
+        "training on repeated tokens": flat(curves_of(repeated)),
+        "training on text": flat(curves_of(text)),
         "kernel, repeated tokens": page.without_matrices(measure.kernels(repeated[CONV, study.seeds[0]].model)),
         "kernel, text": page.without_matrices(measure.kernels(text[CONV, study.seeds[0]].model)),
     }
@@ -75,10 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
         facts=facts(command, [*repeated.values(), *text.values()]),
     )
-    path = write_page(report, command.out)
-    for card in cards:
-        print(f"[{card.outcome}] {card.question}\n    {card.answer}")
-    print(f"{seconds:.0f} s. The report is at {path}")
+    end_study(command, report, cards, seconds)
 
 
 def read_passage(path: str | None) -> str:
@@ -103,7 +100,7 @@ def check_fits(passage: str, data: TokenData, study: StudyConfig) -> None:
         )
 
 
-def train(command: StudyCommand[StudyConfig], data: TokenData) -> tuple[measure.Runs, measure.Runs]:
+def train(command: StudyCommand[StudyConfig], data: TokenData) -> tuple[VariantRuns, VariantRuns]:
     """Both stages in one pool of workers; runs that finished before are opened."""
     study = command.config
     stages = {"repeated": repeated_runs(study), "text": text_runs(study)}
@@ -116,11 +113,11 @@ def train(command: StudyCommand[StudyConfig], data: TokenData) -> tuple[measure.
     keys: dict[str, tuple[str, str, int]] = {}
     for stage, runs in stages.items():
         for (variant, seed), config in runs.items():
-            name = f"{stage}-{slug(variant)}-seed{seed}"
+            name = f"{stage}-{run_name(variant, seed)}"
             configs[name], keys[name] = config, (stage, variant, seed)
     watch = {name: watches[keys[name][0]] for name in configs}
     done = fit_all(configs, command.runs, watch=watch, workers=command.workers)
-    found: dict[str, measure.Runs] = {"repeated": {}, "text": {}}
+    found: dict[str, VariantRuns] = {"repeated": {}, "text": {}}
     for name, run in done.items():
         stage, variant, seed = keys[name]
         found[stage][variant, seed] = run
@@ -128,7 +125,7 @@ def train(command: StudyCommand[StudyConfig], data: TokenData) -> tuple[measure.
 
 
 def stage_sections(
-    study: StudyConfig, repeated: measure.Runs, text: measure.Runs, first: Mapping[str, Result], second: Mapping[str, Result]
+    study: StudyConfig, repeated: VariantRuns, text: VariantRuns, first: Mapping[str, Result], second: Mapping[str, Result]
 ) -> list[Section]:
     """Scores, training curves and the kernel, for repeated tokens and then for text."""
     tokens, words = study.repeated, study.text
@@ -142,7 +139,7 @@ def stage_sections(
             first,
             "Mean over seeds (lowest–highest). Losses and gain in nats per token.",
         ),
-        page.training_section("Repeated random tokens: training", "", timelines(repeated), float(first["induction"].baseline)),  # type: ignore[arg-type]
+        page.training_section("Repeated random tokens: training", "", curves_of(repeated), float(first["induction"].baseline)),  # type: ignore[arg-type]
         page.kernel_section("Repeated random tokens: the kernel", measure.kernels(repeated[CONV, study.seeds[0]].model)),
         page.scores_section(
             "Text: scores",
@@ -151,12 +148,12 @@ def stage_sections(
             second,
             "Mean over seeds (lowest–highest). Losses and gain in nats per token.",
         ),
-        page.training_section("Text: training", "", timelines(text), float(second["induction"].baseline)),  # type: ignore[arg-type]
+        page.training_section("Text: training", "", curves_of(text), float(second["induction"].baseline)),  # type: ignore[arg-type]
         page.kernel_section("Text: the kernel", measure.kernels(text[CONV, study.seeds[0]].model)),
     ]
 
 
-def map_sections(study: StudyConfig, repeated: measure.Runs, text: measure.Runs, passage: str) -> list[Section]:
+def map_sections(study: StudyConfig, repeated: VariantRuns, text: VariantRuns, passage: str) -> list[Section]:
     """What the trained models look at: a random repeat, and a passage whose first and last sentence are the same."""
     seed = study.seeds[0]
     repeat = measure.random_repeat(repeated[CONV, seed].model, study.repeated.data.min_period or study.repeated.data.period)
@@ -183,13 +180,9 @@ def map_sections(study: StudyConfig, repeated: measure.Runs, text: measure.Runs,
     ]
 
 
-def timelines(runs: measure.Runs) -> dict[str, dict[str, Result]]:
+def curves_of(runs: VariantRuns) -> dict[str, dict[str, Result]]:
     """Every metric over training steps, by variant."""
-    variants = dict.fromkeys(variant for variant, _ in runs)
-    grouped: dict[str, list[FinishedRun]] = {
-        name: [run for (variant, _), run in runs.items() if variant == name] for name in variants
-    }
-    return {metric: {name: timeline(group, metric) for name, group in grouped.items()} for metric in METRICS}
+    return {metric: timelines(runs, metric) for metric in METRICS}
 
 
 def flat(found: Mapping[str, Mapping[str, Result]]) -> dict[str, Result]:
@@ -207,11 +200,6 @@ def facts(command: StudyCommand[StudyConfig], runs: Sequence[FinishedRun]) -> di
         "models": f"{len(runs)}, trained in {seconds:.0f} s of one core",
         "corpus": study.text.data.corpus,
     }
-
-
-def slug(name: str) -> str:
-    """A file name for a variant."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from interp.models import Toy
 from interp.probes import RepeatLoss, TokenLoss, filter_norms, kernel_maps
 from interp.result import Result
 from interp.training import FinishedRun
+from interp.training.variants import VariantRuns, table_of
 
-Runs = dict[tuple[str, int], FinishedRun]
 CHOOSE, REPORT = 101, 102  # seeds of the repeats on which the best head is chosen, and of those on which it is scored
 
 
@@ -65,28 +65,13 @@ def text_watch(passages: Tensor, period: int) -> dict[str, Callable[[Toy], float
     }
 
 
-def table_of(runs: Runs, name: str, unit: str, description: str, read: Callable[[FinishedRun], float]) -> Result:
-    """One number per run, axes (variant, seed)."""
-    variants = list(dict.fromkeys(variant for variant, _ in runs))
-    seeds = list(dict.fromkeys(seed for _, seed in runs))
-    values = [[read(runs[variant, seed]) for seed in seeds] for variant in variants]
-    return Result(
-        name=name,
-        values=torch.tensor(values, dtype=torch.float64),
-        axes=("variant", "seed"),
-        labels={"variant": tuple(variants), "seed": tuple(map(str, seeds))},
-        unit=unit,
-        description=description,
-    )
-
-
 def uniform_score(model: Toy, period: int) -> float:
     """What a head that attends uniformly to the past scores on random repeats of this period."""
     baseline = interp.induction_scores(model, period=period, seed=REPORT).baseline
     return float(torch.as_tensor(baseline).flatten()[0])
 
 
-def repeated_results(runs: Runs, test_period: int, train_period: int) -> dict[str, Result]:
+def repeated_results(runs: VariantRuns, test_period: int, train_period: int) -> dict[str, Result]:
     """The tables of the first stage."""
 
     def gain(run: FinishedRun, part: int) -> float:
@@ -119,7 +104,7 @@ def repeated_results(runs: Runs, test_period: int, train_period: int) -> dict[st
     return found
 
 
-def text_results(runs: Runs, data: TokenData, period: int) -> dict[str, Result]:
+def text_results(runs: VariantRuns, data: TokenData, period: int) -> dict[str, Result]:
     """The tables of the second stage, on text that was not trained on."""
     passages = repeated_passages(data, period)
     some = next(iter(runs.values())).model

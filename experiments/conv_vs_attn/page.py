@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from experiments.conv_vs_attn.answers import spread
 from interp.report import (
     AttentionMaps,
     Figure,
@@ -19,6 +18,7 @@ from interp.report import (
     score_bars,
 )
 from interp.report.blocks import Verdict
+from interp.report.summaries import spread_of
 from interp.result import Result
 
 Panels = Sequence[tuple[str, Result]]
@@ -40,7 +40,7 @@ def scores_section(title: str, lead: str, tables: Mapping[str, Result], caption:
     """One row per variant: every measurement as mean and range over seeds, and the induction scores drawn."""
     score = tables["induction"]
     variants = score.labels_of("variant")
-    frame = pd.DataFrame({name: [spread(table, variant) for variant in variants] for name, table in tables.items()})
+    frame = pd.DataFrame({name: [spread_of(table, variant) for variant in variants] for name, table in tables.items()})
     frame.insert(0, "model", variants)
     bars = score_bars(
         {variant: score.at(variant=index) for index, variant in enumerate(variants)},
@@ -48,7 +48,7 @@ def scores_section(title: str, lead: str, tables: Mapping[str, Result], caption:
         baseline=float(score.baseline),  # type: ignore[arg-type]
         baseline_label="uniform head",
     )
-    alt = "; ".join(f"{variant}: {spread(score, variant)}" for variant in variants)
+    alt = "; ".join(f"{variant}: {spread_of(score, variant)}" for variant in variants)
     return Section(
         title, [Table(frame, caption), Figure(bars, alt, "Induction score of the best head, one point per seed.")], lead=lead
     )

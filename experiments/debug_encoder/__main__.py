@@ -9,16 +9,17 @@ import torch
 
 from experiments.debug_encoder import page
 from experiments.debug_encoder.answers import CORRECT, VARIANTS, Found, headline, verdicts
+from experiments.debug_encoder.baseline import bag_of_words
 from experiments.debug_encoder.config import PRESETS, DebugConfig
 from experiments.debug_encoder.measure import attention_on, curve, healthy, is_found, planted, rates, table
 from experiments.debug_encoder.planted import BUGS
 from experiments.debug_encoder.train import Job, accuracy, encoded, fine_tune, hugging_face_model, sized, train_all, with_sites
-from interp.cli import run_study, study_command
+from interp.cli import end_study, run_study, study_command
 from interp.data.sentiment import CUES, SentimentData, cue_count, encode_padded, load_sentiment, word_tokenizer
 from interp.errors import DataError
 from interp.probes.health import diagnose
 from interp.provenance import provenance_of
-from interp.report import Page, write_page
+from interp.report import Page
 from interp.result import Result
 
 QUESTION = "Can bugs in a transformer be found by looking at its attention, its stream and its gradients?"
@@ -36,10 +37,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     batch = padded_batch(test.tokens)
     classifier, its_tokenizer, described = hugging_face_model(study, tokenizer, data)  # refused, if at all, before anything runs
     print(f"{QUESTION}\npreset {command.preset}, seeds {list(study.seeds)}; {data.description}\ncalibrating ...")
-    bugs, sound = planted(config, batch, study.calibration_seeds), healthy(config, batch, study.calibration_seeds)
+    short = calibration_batch(test.tokens, study.calibration_length)
+    bugs, sound = planted(config, short, study.calibration_seeds), healthy(config, short, study.calibration_seeds)
     print("training ...")
     jobs = [Job(name, seed, config, study.train, train, validation) for name in VARIANTS for seed in study.seeds]
-    done = train_all(jobs, command.workers)
+    done = train_all(jobs, command.workers, command.runs)
     models, curves, held_out = {}, {}, {}
     for name in VARIANTS:
         runs = [run for job, run in zip(jobs, done, strict=True) if job.name == name]
@@ -53,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     after = diagnose(with_sites(classifier, its_tokenizer.pad_token_id), its_batch, pad_id=its_tokenizer.pad_token_id)
     trained = {name: [diagnose(model, batch) for model in group] for name, group in models.items()}
     floor, floor_name = without_attention(data)
-    found = Found(bugs, sound, trained, held_out, floor, floor_name, its_accuracy, before.found, after.found, described)
+    counted = bag_of_words(tokenizer, data)
+    found = Found(bugs, sound, trained, held_out, floor, floor_name, counted, its_accuracy, before.found, after.found, described)
     row, words, label = shown_sentence(test.tokens, tokenizer, data)
     cards = verdicts(found)
     report = Page(
@@ -76,10 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
         facts={"preset": command.preset, "seeds": ", ".join(map(str, study.seeds)), "texts": data.description},
     )
-    path = write_page(report, command.out)
-    for card in cards:
-        print(f"[{card.outcome}] {card.question}\n    {card.answer}")
-    print(f"{time.perf_counter() - started:.0f} s. The report is at {path}")
+    end_study(command, report, cards, time.perf_counter() - started)
 
 
 def padded_batch(tokens: torch.Tensor, pad_id: int = 0, n: int = 32) -> torch.Tensor:
@@ -89,6 +89,15 @@ def padded_batch(tokens: torch.Tensor, pad_id: int = 0, n: int = 32) -> torch.Te
     if not bool((rows == pad_id).any()):
         raise DataError("a batch to diagnose on", "its texts have equal lengths, so nothing is padded", "Give a larger length=")
     return rows
+
+
+def calibration_batch(tokens: torch.Tensor, length: int, n: int = 32) -> torch.Tensor:
+    """As `padded_batch`; of texts longer than `length`, their beginnings, from a third of it to all of it."""
+    if tokens.shape[1] <= length:
+        return padded_batch(tokens, n=n)
+    rows = tokens[torch.linspace(0, len(tokens) - 1, min(n, len(tokens))).long(), :length]
+    kept = torch.linspace(max(1, length // 3), length, len(rows)).long()
+    return rows.masked_fill(torch.arange(length) >= kept[:, None], 0)
 
 
 def without_attention(data: SentimentData) -> tuple[float, str]:
@@ -121,6 +130,9 @@ def results(
         "false alarms": rates("false alarms", "model", alarms, "healthy models that any check blamed"),
         "held-out accuracy": table("accuracy", study.seeds, found.accuracy, "share of texts", "on the held-out tenth"),
         "validation accuracy": curves,
+        "bag of words": table(
+            "bag of words", study.seeds[:1], {"bag of words": [found.bag_of_words]}, "share of texts", "held out"
+        ),
         "practical way": curve(
             "practical way", study.seeds[:1], [[*reached, found.hf_accuracy]], "validation after each epoch; last: held out"
         ),

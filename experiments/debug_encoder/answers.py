@@ -7,6 +7,7 @@ from experiments.debug_encoder.measure import Diagnoses, is_found
 from experiments.debug_encoder.planted import BUGS
 from interp.report import Verdict
 from interp.report.blocks import Outcome
+from interp.report.summaries import spread
 
 CORRECT, MISSING, WRONG_SUM, REVERSED = "correct", "residual missing", "residual around the wrong sum", "padding mask reversed"
 VARIANTS = (CORRECT, MISSING, WRONG_SUM, REVERSED)
@@ -23,6 +24,7 @@ class Found:
     accuracy: Mapping[str, Sequence[float]]
     floor: float  # what needs no attention
     floor_name: str
+    bag_of_words: float
     hf_accuracy: float
     hf_before: Sequence[str]
     hf_after: Sequence[str]
@@ -48,14 +50,9 @@ def headline(found: Found) -> str:
     mean = {name: sum(values) / len(values) for name, values in found.accuracy.items()}
     return (
         f"`interp.diagnose` finds {hits} of {tried} planted bugs and blames {blamed} of {healthy} healthy models. "
-        f"Accuracy alone tells less: {mean[CORRECT]:.2f} for the correct encoder, {mean[MISSING]:.2f} without the attention residual, "
+        f"Accuracy alone tells less: {mean[CORRECT]:.2f} for the correct encoder (counting words: {found.bag_of_words:.2f}), {mean[MISSING]:.2f} without the attention residual, "
         f"{mean[WRONG_SUM]:.2f} with it around the wrong sum, {mean[REVERSED]:.2f} with attention on padding alone."
     )
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and range over seeds."""
-    return f"{sum(values) / len(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def _bugs(found: Found) -> Verdict:

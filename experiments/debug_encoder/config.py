@@ -43,6 +43,9 @@ class DebugConfig:
     encoder: EncoderConfig = setting(EncoderConfig(n_heads=2), "our encoder; d_vocab and n_ctx follow the data")
     train: Training = setting(Training(), "how our encoders are trained")
     hugging_face: HuggingFace = setting(HuggingFace(), "the practical way")
+    calibration_length: Positive = setting(
+        64, "texts are cut to so many tokens, some to less, for planted bugs and healthy models"
+    )
     calibration_seeds: Positive = setting(5, "seeds per planted bug and per kind of healthy model")
 
     @model_validator(mode="after")

@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.debug_encoder.answers import CORRECT, VARIANTS, Found, spread
+from experiments.debug_encoder.answers import CORRECT, VARIANTS, Found
 from experiments.debug_encoder.measure import Diagnoses, is_found
 from experiments.debug_encoder.planted import BUGS
 from interp.probes.health_checks import CHECKS
 from interp.report import AttentionMaps, Figure, Prose, Section, Table, curves
+from interp.report.summaries import spread
 from interp.result import Result
 
 
@@ -71,11 +72,17 @@ def trained_section(found: Found, timelines: Mapping[str, Result], seeds: Sequen
         for name in VARIANTS
     ]
     alt = "; ".join(f"{row['encoder']}: {row['held-out accuracy']}" for row in rows)
+    rows.append(
+        {"encoder": "no encoder: a bag of words", "held-out accuracy": f"{found.bag_of_words:.2f}", "found by diagnose": ""}
+    )
     return Section(
         "Broken beside correct, trained",
         [
             Figure(figure, alt, "Mean over seeds; the band runs from the lowest seed to the highest."),
-            Table(pd.DataFrame(rows), f"Accuracy on the held-out tenth, mean and range over {len(seeds)} seeds."),
+            Table(
+                pd.DataFrame(rows),
+                f"Accuracy on the held-out tenth, mean and range over {len(seeds)} seeds. The bag of words is logistic regression on which words a whole text has.",
+            ),
         ],
         lead="The same texts in the same order; each broken encoder differs from the correct one in a single line.",
     )

@@ -1,26 +1,36 @@
 """Training: a short loop for our own encoder, and Hugging Face's Trainer for the practical way."""
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from experiments.debug_encoder import planted
 from experiments.debug_encoder.config import DebugConfig, Training
 from experiments.debug_encoder.planted import build
+from interp.config import as_dict
 from interp.data.sentiment import Labelled, SentimentData, encode_padded
-from interp.errors import DataError, ModelError
-from interp.models import Input, Output, hooked
+from interp.errors import ModelError
+from interp.files import write_whole
+from interp.models import encoder, hooked, parts, residual
 from interp.models.encoder import EncoderConfig, PadAware
+from interp.models.found import find_sites
+from interp.provenance import tensor_hash
 from interp.seeds import seed_for
+from interp.training.variants import run_name
 
 
 @dataclass(frozen=True)
@@ -60,25 +70,50 @@ class Job:
     train: Encoded
     validation: Encoded
 
-
-def train_all(jobs: Sequence[Job], workers: int | None) -> list[tuple[Any, list[float]]]:
-    """Each job's model, trained, and its validation accuracy before training and after each epoch; several at once."""
-    at_once = min(len(jobs), workers or os.cpu_count() or 1)
-    shown: Any = partial(tqdm, total=len(jobs), desc="training encoders", leave=False)
-    if at_once == 1:
-        done = list(shown(map(train_encoder, jobs)))
-    else:
-        with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
-            done = list(shown(pool.map(train_encoder, jobs)))
-    found = []
-    for job, (weights, reached) in zip(jobs, done, strict=True):
-        model = build(job.name, job.config, job.seed)
-        model.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights.items()})
-        found.append((model, reached))
-    return found
+    @property
+    def id(self) -> str:
+        """Ten characters that change with the settings, the texts or the code."""
+        texts = [tensor_hash(tensor) for part in (self.train, self.validation) for tensor in (part.tokens, part.labels)]
+        code = [Path(module.__file__ or "").read_text() for module in (planted, encoder, parts, residual)]
+        told = [self.name, self.seed, as_dict(self.config), as_dict(self.how), *texts, *code, Path(__file__).read_text()]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:10]
 
 
-def train_encoder(job: Job) -> tuple[dict[str, Any], list[float]]:
+def train_all(jobs: Sequence[Job], workers: int | None, folder: Path) -> list[tuple[Any, list[float]]]:
+    """Each job's model, trained, and its validation accuracy before training and after each epoch; several at once.
+
+    Finished ones are kept in `folder`: the same job, of the same code, is opened instead of trained.
+    """
+    places = [folder / f"{run_name(job.name, job.seed)}-{job.id}.safetensors" for job in jobs]
+    todo = [(job, place) for job, place in zip(jobs, places, strict=True) if not place.exists()]
+    at_once = min(len(todo), workers or os.cpu_count() or 1)
+    with tqdm(total=len(todo), desc="training encoders", leave=False) as bar:
+        if at_once > 1:
+            with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
+                for _ in pool.map(train_and_keep, *zip(*todo, strict=True)):
+                    bar.update()
+        else:
+            for job, place in todo:
+                train_and_keep(job, place)
+                bar.update()
+    return [opened(job, place) for job, place in zip(jobs, places, strict=True)]
+
+
+def train_and_keep(job: Job, place: Path) -> None:
+    """Train, and write weights and accuracies as one file, whole or not at all."""
+    weights, reached = train_encoder(job)
+    write_whole(place, save(weights, {"reached": json.dumps(reached)}))
+
+
+def opened(job: Job, place: Path) -> tuple[Any, list[float]]:
+    """What `train_and_keep` kept."""
+    model = build(job.name, job.config, job.seed)
+    model.load_state_dict(load_file(place))
+    with safe_open(place, "pt") as file:
+        return model, json.loads(file.metadata()["reached"])
+
+
+def train_encoder(job: Job) -> tuple[dict[str, Tensor], list[float]]:
     """The trained weights of one job, and its accuracies, on one thread."""
     torch.set_num_threads(1)
     train, validation, how, seed = job.train, job.validation, job.how, job.seed
@@ -96,7 +131,7 @@ def train_encoder(job: Job) -> tuple[dict[str, Any], list[float]]:
                 loss.backward()
                 optimizer.step()
             reached.append(accuracy(model, validation))
-    return {name: weight.numpy() for name, weight in model.state_dict().items()}, reached
+    return {name: weight.contiguous() for name, weight in model.state_dict().items()}, reached
 
 
 def hugging_face_model(study: DebugConfig, tokenizer: Any, data: SentimentData) -> tuple[Any, Any, str]:
@@ -121,14 +156,28 @@ def hugging_face_model(study: DebugConfig, tokenizer: Any, data: SentimentData) 
         model = hf.AutoModelForSequenceClassification.from_pretrained(
             name, num_labels=len(data.classes), attn_implementation="eager"
         )
-        return model, hf.AutoTokenizer.from_pretrained(name), f"{name}, pretrained"
+        its_tokenizer = hf.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         told = " ".join(str(error).split())[:160]
         raise ModelError(
             f"the classifier {name!r}",
             f"it cannot be opened ({told})",
-            "Give a folder written by save_pretrained, or leave it out",
+            "Give hugging_face.model= a folder written by save_pretrained, or leave it out",
         ) from None
+    if its_tokenizer.pad_token_id is None:  # language models are trained without padding
+        its_tokenizer.pad_token = its_tokenizer.eos_token
+    model.config.pad_token_id = its_tokenizer.pad_token_id
+    with_sites(model, its_tokenizer.pad_token_id)
+    longest = torch.full((2, study.length), next(n for n in range(9) if n != its_tokenizer.pad_token_id))
+    try:
+        with torch.no_grad():
+            PadAware(model, its_tokenizer.pad_token_id)(longest.to(model.device))
+    except (RuntimeError, IndexError) as error:
+        told = " ".join(str(error).split())[:160]
+        raise ModelError(
+            f"the classifier {name!r}", f"it does not read {study.length} tokens ({told})", "Set length lower"
+        ) from None
+    return model, its_tokenizer, f"{Path(name).name}, pretrained"
 
 
 def fine_tune(model: Any, tokenizer: Any, data: SentimentData, study: DebugConfig) -> tuple[list[float], float]:
@@ -163,31 +212,8 @@ def fine_tune(model: Any, tokenizer: Any, data: SentimentData, study: DebugConfi
     return reached, float(held_out)
 
 
-LAYER_PATHS = {  # model type -> path of a layer, and of attention, its projections, MLP and activation inside it
-    "distilbert": (
-        "distilbert.transformer.layer.{layer}",
-        "attention",
-        "attention.q_lin",
-        "attention.k_lin",
-        "ffn",
-        "ffn.activation",
-    ),
-}
-
-
 def with_sites(model: Any, pad_id: int) -> Any:
-    """Hook points for a Hugging Face classifier, padding hidden. Of other types than DistilBERT see `interp.hooked`."""
-    kind = model.config.model_type
-    if kind not in LAYER_PATHS:
-        known = ", ".join(LAYER_PATHS)
-        raise DataError(
-            f"hook points for a {kind}", f"this study knows the submodules of {known}", "Add its paths to LAYER_PATHS"
-        )
-    layer, attention, query, key, mlp, activation = LAYER_PATHS[kind]
-    at, heads = f"module.{layer}", model.config.num_attention_heads
-    sites = {
-        "resid_pre": Input(at), "resid_post": at, "mlp_out": f"{at}.{mlp}", "mlp_post": f"{at}.{activation}",
-        "attn_out": Output(f"{at}.{attention}", index=0), "pattern": Output(f"{at}.{attention}", index=1),
-        "q": Output(f"{at}.{query}", heads=heads), "k": Output(f"{at}.{key}", heads=heads),
-    }  # fmt: skip
-    return hooked(PadAware(model, pad_id), sites)
+    """Hook points for a Hugging Face classifier, padding hidden. Raises `ModelError` for one whose layers cannot be made out."""
+    visible = PadAware(model, pad_id)
+    ids = [token for token in range(model.config.vocab_size) if token != pad_id][:12]
+    return hooked(visible, find_sites(visible, torch.tensor(ids).view(2, -1).to(model.device)))

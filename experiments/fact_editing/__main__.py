@@ -11,9 +11,9 @@ from experiments.fact_editing import measure, page
 from experiments.fact_editing.answers import headline, verdicts
 from experiments.fact_editing.config import PRESETS
 from experiments.fact_editing.subjects import subjects_of
-from interp.cli import run_study, study_command
+from interp.cli import end_study, run_study, study_command
 from interp.provenance import provenance_of
-from interp.report import Page, write_page
+from interp.report import Page
 
 QUESTION = "Can fine-tuning a few weights, held close to where they were, change one fact and nothing else?"
 
@@ -51,10 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "edits": f"{swept[..., 0].numel()}, and controls",
         },
     )
-    path = write_page(report, command.out)
-    for card in cards:
-        print(f"[{card.outcome}] {card.question}\n    {card.answer}")
-    print(f"{seconds:.0f} s. The report is at {path}")
+    end_study(command, report, cards, seconds)
 
 
 if __name__ == "__main__":

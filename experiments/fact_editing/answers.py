@@ -4,7 +4,8 @@ from torch import Tensor
 
 from experiments.fact_editing.config import FOLLOWS, HELD, KEPT, LEAK, SPREAD, StudyConfig
 from experiments.fact_editing.measure import FT, FTL, PLACES, RANDOM, TWIN, UNEDITED, WRONG
-from interp.report import Outcome, Verdict
+from interp.report import Verdict
+from interp.report.summaries import outcome, spread
 from interp.result import Result
 
 KNOWN = 0.9  # share of the facts that a model must know for its edits to mean anything
@@ -51,7 +52,7 @@ def _knows(found: dict[str, Result]) -> Verdict:
         question="Do the models know the facts, and not only the sentences?",
         answer=f"{float(right[:, 0].mean()):.0%} of the prompts are answered rightly, and {float(right[:, 1].mean()):.0%} of their "
         "rewordings, of which a third are in no training text.",
-        outcome=_outcome(bool((right[:, 0] >= KNOWN).all())),
+        outcome=outcome(bool((right[:, 0] >= KNOWN).all())),
         evidence=f"Predicted: at least {KNOWN:.0%} of the prompts, every seed. Prompts {spread(right[:, 0])}, "
         f"rewordings {spread(right[:, 1])}.",
         control="A blind guess among the answers of one kind is right in 1 of 8 cases in the generated worlds.",
@@ -63,7 +64,7 @@ def _holds(found: dict[str, Result]) -> Verdict:
     return Verdict(
         question="Does a constrained edit hold?",
         answer=f"In {float(values.mean()):.0%} of the cases the new answer becomes likelier than the true one.",
-        outcome=_outcome(bool((values >= HELD).all())),
+        outcome=outcome(bool((values >= HELD).all())),
         evidence=f"Predicted: at least {HELD:.0%}, every seed. FT-L {spread(values)}; without a constraint "
         f"{spread(of(found, FT, 'efficacy'))}. The difference of their probabilities is "
         f"{spread(of(found, FTL, 'efficacy difference'))}.",
@@ -76,7 +77,7 @@ def _spreads(found: dict[str, Result]) -> Verdict:
     return Verdict(
         question="Is it about the fact, or about the sentence?",
         answer=f"{float(values.mean()):.0%} of the same fact's other wordings give the new answer as well.",
-        outcome=_outcome(bool((values >= SPREAD).all())),
+        outcome=outcome(bool((values >= SPREAD).all())),
         evidence=f"Predicted: at least {SPREAD:.0%}, every seed. FT-L {spread(values)}; FT {spread(of(found, FT, 'paraphrase'))}.",
         control=f"Unedited {spread(of(found, UNEDITED, 'paraphrase'))}; edited for another subject "
         f"{spread(of(found, WRONG, 'paraphrase'))}.",
@@ -88,7 +89,7 @@ def _spares(found: dict[str, Result]) -> Verdict:
     return Verdict(
         question="Does the constraint spare the neighbours?",
         answer=f"{float(tight.mean()):.0%} of other people's facts keep their answer under FT-L, {float(free.mean()):.0%} under FT.",
-        outcome=_outcome(bool((tight >= KEPT).all() and (tight > free).all())),
+        outcome=outcome(bool((tight >= KEPT).all() and (tight > free).all())),
         evidence=f"Predicted: at least {KEPT:.0%}, and more than without the constraint, every seed. FT-L {spread(tight)}; "
         f"FT {spread(free)}. On text about others, KL {spread(of(found, FTL, 'KL'), 3)} against {spread(of(found, FT, 'KL'), 3)} nats per token.",
         control=f"Unedited {spread(of(found, UNEDITED, 'neighbourhood'))}.",
@@ -100,7 +101,7 @@ def _leaks(found: dict[str, Result]) -> Verdict:
     return Verdict(
         question="Is it about the subject? Make the same edit for another one.",
         answer=f"In {float(values.mean()):.0%} of the cases that changes this subject's answer too.",
-        outcome=_outcome(bool((values < LEAK).all())),
+        outcome=outcome(bool((values < LEAK).all())),
         evidence=f"Predicted: below {LEAK:.0%}, every seed. Another subject {spread(values)}; the right one "
         f"{spread(of(found, FTL, 'efficacy'))}.",
         control=f"Unedited {spread(of(found, UNEDITED, 'efficacy'))}.",
@@ -113,7 +114,7 @@ def _follows(found: dict[str, Result]) -> Verdict:
         question="Or about the old answer? Make the same edit for somebody who has the same one.",
         answer=f"In {float(twin.mean()):.0%} of the cases this subject's answer then changes too, against {float(wrong.mean()):.0%} "
         "after an edit of a subject with an answer of its own.",
-        outcome=_outcome(bool((twin > wrong + FOLLOWS).all())),
+        outcome=outcome(bool((twin > wrong + FOLLOWS).all())),
         evidence=f"Predicted: more by {FOLLOWS:.0%} of the cases, every seed (added after earlier worlds had suggested it). A neighbour "
         f"{spread(twin)}; another case's subject {spread(wrong)}.",
         control=f"Unedited {spread(of(found, UNEDITED, 'efficacy'))}.",
@@ -133,7 +134,7 @@ def _grows(found: dict[str, Result], study: StudyConfig) -> Verdict:
     return Verdict(
         question="What does the constraint trade?",
         answer="Looser, more edits hold and fewer neighbours stay." if traded else "Not efficacy against neighbours all the way.",
-        outcome=_outcome(traded),
+        outcome=outcome(traded),
         evidence=f"Predicted: with ε the share of edits that hold only rises and that of neighbours that stay only falls (±0.02). "
         f"Efficacy and neighbourhood at each ε, means over seeds: {told}.",
         control="The largest change of a weight was never above ε.",
@@ -145,7 +146,7 @@ def _layer(found: dict[str, Result], study: StudyConfig) -> Verdict:
     return Verdict(
         question=f"Does the layer matter? Layer {study.layer} against one drawn at random.",
         answer=f"The score S is {float(main.mean()):.2f} there and {float(drawn.mean()):.2f} in a random other layer.",
-        outcome=_outcome(bool((main > drawn).all())),
+        outcome=outcome(bool((main > drawn).all())),
         evidence=f"Predicted: higher, every seed, as in the pilot. Layer {study.layer} {spread(main)}; "
         f"random {spread(drawn)}. Efficacy {spread(of(found, RANDOM, 'efficacy'))} there, neighbourhood "
         f"{spread(of(found, RANDOM, 'neighbourhood'))}.",
@@ -160,7 +161,7 @@ def _place(found: dict[str, Result], study: StudyConfig) -> Verdict:
         question="Where does the edited layer act: at the subject, or where the answer is asked for?",
         answer=f"Its output at the prompt's last token carries {float(last.mean()):.0%} of the change, at the subject's last token "
         f"{float(subject.mean()):.0%}.",
-        outcome=_outcome(bool((last > subject).all())),
+        outcome=outcome(bool((last > subject).all())),
         evidence=f"Predicted: the last token, every seed, since the loss is read there. {PLACES[1].capitalize()} {spread(last)}; "
         f"{PLACES[0]} {spread(subject)}; {PLACES[2]} {spread(values[:, 2])}.",
         control="Taken whole from the edited model, that layer's output must give all of the change: "
@@ -179,15 +180,5 @@ def of(found: dict[str, Result], variant: str, measure: str) -> Tensor:
     return result.values[result.labels_of("variant").index(variant), :, result.labels_of("measure").index(measure)]
 
 
-def spread(values: Tensor, digits: int = 2) -> str:
-    """`0.97 (0.96–0.98)`: mean over seeds, lowest, highest."""
-    mean, low, high = (f"{float(value) + 0.0:.{digits}f}" for value in (values.mean(), values.min(), values.max()))
-    return f"{mean}\u00a0({low}\u2060–\u2060{high})"
-
-
 def _mean(found: dict[str, Result], variant: str, measure: str) -> float:
     return float(of(found, variant, measure).mean())
-
-
-def _outcome(held: bool) -> Outcome:
-    return "supported" if held else "refuted"

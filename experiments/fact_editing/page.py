@@ -1,15 +1,20 @@
 """The report: verdicts first, then what they rest on."""
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
+import torch
 
-from experiments.fact_editing.answers import of, spread
+from experiments.fact_editing.answers import of
 from experiments.fact_editing.config import StudyConfig
 from experiments.fact_editing.measure import EDITED_MEASURES, FTL
 from interp.interventions import EditCase
-from interp.report import Figure, Prose, Row, Section, Table, Verdict, curves, heat_map, score_bars
+from interp.report import Figure, Grid, Prose, Row, Section, Table, Verdict, curves, score_bars
+from interp.report.summaries import spread
 from interp.result import Result
+
+_PART = re.compile(r"L(?P<layer>\d+)(?P<part>H\d+| .+)")  # a component's name
 
 
 def sections(found: dict[str, Result], cards: Sequence[Verdict], cases: Sequence[EditCase], study: StudyConfig) -> list[Section]:
@@ -93,7 +98,7 @@ def trade_section(swept: Result, study: StudyConfig) -> Section:
         "The trade-off over constraints and layers",
         [
             Row(figures),
-            Figure(heat_map(mean), "Score over layers and constraints.", "Score S, mean over seeds."),
+            Grid(mean, "Score S by layer and constraint, mean over seeds.", min_value=0.0, max_value=1.0),
             Table(frame, "Means over seeds; KL in nats per token."),
         ],
         lead="One fact is edited at a time, in one layer's MLP output weights.",
@@ -105,28 +110,18 @@ def mechanism_section(found: dict[str, Result], study: StudyConfig) -> Section:
     components, direct, places = (
         found[name] for name in ("recovery by component", "direct contribution, change", "recovery by place")
     )
-    rows = [
-        {
-            "part": name,
-            "recovers alone": spread(components.values[:, index]),
-        }
-        for index, name in enumerate(components.labels_of("component"))
-    ]
-    written = [
-        {"part": name, "change, logits": spread(direct.values[:, i])} for i, name in enumerate(direct.labels_of("component"))
+    others = [
+        {"part": name, "change, logits": spread(direct.values[:, index])}
+        for index, name in enumerate(direct.labels_of("component"))
+        if not _PART.fullmatch(name)
     ]
     where = [{"place": name, "recovers alone": spread(places.values[:, i])} for i, name in enumerate(places.labels_of("place"))]
     return Section(
         "Where the new answer comes from",
         [
-            Row(
-                [
-                    Table(
-                        pd.DataFrame(rows), "One layer's output taken from the edited model, everything else of the unedited one."
-                    ),
-                    Table(pd.DataFrame(written), "Change of each part's direct contribution to new − true, in logits."),
-                ]
-            ),
+            Grid(by_layer(components), "Share of the change that one part's output, taken from the edited model, brings back."),
+            Grid(by_layer(direct), "Change of each part's direct contribution to new − true, in logits."),
+            Table(pd.DataFrame(others), "The same for what belongs to no layer."),
             Table(
                 pd.DataFrame(where), f"The output of layer {study.layer}'s MLP taken from the edited model at some tokens only."
             ),
@@ -139,6 +134,20 @@ def mechanism_section(found: dict[str, Result], study: StudyConfig) -> Section:
         ],
         lead=f"{FTL} in layer {study.layer}, read on the edit's own prompt.",
     )
+
+
+def by_layer(result: Result) -> Result:
+    """A result over (seed, component) as (layer, part), the mean over seeds; NaN where a layer has no such part."""
+    found = [
+        (_PART.fullmatch(name), value) for name, value in zip(result.labels_of("component"), result.values.mean(0), strict=True)
+    ]
+    cells = {(int(match["layer"]), match["part"].strip()): value for match, value in found if match}
+    layers, parts = sorted({layer for layer, _ in cells}), list(dict.fromkeys(part for _, part in cells))
+    values = torch.full((len(layers), len(parts)), torch.nan, dtype=torch.float64)
+    for (layer, part), value in cells.items():
+        values[layers.index(layer), parts.index(part)] = value
+    labels = {"layer": tuple(map(str, layers)), "part": tuple(parts)}
+    return Result(name=result.name, values=values, axes=("layer", "part"), labels=labels, unit=result.unit)
 
 
 def method_section(study: StudyConfig) -> Section:

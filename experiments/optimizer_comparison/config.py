@@ -3,11 +3,13 @@
 from dataclasses import replace
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
-from experiments.optimizer_comparison.base import FULL as FULL_MODEL
-from experiments.optimizer_comparison.base import QUICK as QUICK_MODEL
-from experiments.optimizer_comparison.base import Moved
+from experiments.base_models import FULL as FULL_MODEL
+from experiments.base_models import MODEL, PUBLISHED, Moved
+from experiments.base_models import QUICK as QUICK_MODEL
 from interp.config import setting, settings
 from interp.training import TrainConfig
 from interp.training.steps import steps_per_epoch
@@ -30,10 +32,12 @@ class StudyConfig:
 
     seeds: tuple[int, ...] = setting((10, 11, 12), "one base model and one fine-tune of each optimizer per seed")
     search_seed: int = setting(9, "the seed of the search for learning rates; none of `seeds`")
-    moved: Moved = setting(Moved(), "the model and its two texts")
+    model: str | None = setting(None, MODEL)
+    moved: Moved = setting(Moved(), "the small model and the two texts")
     train: TrainConfig = setting(TrainConfig(), "how it is fine-tuned; optimizer, momentum and learning rate are varied")
     rates: Annotated[int, Field(ge=3)] = setting(5, "learning rates tried for each optimizer, an odd number")
     factor: Annotated[float, Field(gt=1)] = setting(3.0, "from one to the next")
+    scale: Annotated[float, Field(gt=0)] = setting(1.0, "what all rates are multiplied by: less for a model trained on much text")
     timed_steps: Annotated[int, Field(gt=1)] = setting(40, "steps of each optimizer that are timed")
 
     @model_validator(mode="after")
@@ -58,13 +62,24 @@ FULL = StudyConfig(
     rates=7,
     factor=2.0,
 )
-PRESETS = {"quick": QUICK, "full": FULL}
+GPT2 = StudyConfig(
+    model="gpt2",
+    moved=PUBLISHED,
+    train=TrainConfig(epochs=3, batch_size=16, eval_sequences=512, sample_tokens=0),
+    scale=0.1,
+)
+PRESETS = {"quick": QUICK, "full": FULL, "gpt2": GPT2}
 
 
 def grid(study: StudyConfig, name: str) -> list[float]:
-    """The learning rates tried for an optimizer: as many for each, evenly spaced in their logarithm around its middle."""
+    """The learning rates tried for an optimizer: as many for each, evenly spaced in their logarithm around its middle times `scale`."""
     half = study.rates // 2
-    return [float(f"{OPTIMIZERS[name][2] * study.factor**step:.3g}") for step in range(-half, half + 1)]
+    return [float(f"{OPTIMIZERS[name][2] * study.scale * study.factor**step:.3g}") for step in range(-half, half + 1)]
+
+
+def lowest(losses: Tensor) -> int:
+    """The place of the lowest of a grid's losses; NaN is a run that diverged."""
+    return int(losses.nan_to_num(nan=torch.inf).argmin())
 
 
 def tuned(study: StudyConfig, name: str, lr: float, seed: int, n_rows: int) -> TrainConfig:

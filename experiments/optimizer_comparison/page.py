@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from experiments.conv_vs_attn.answers import spread
-from experiments.optimizer_comparison.config import OPTIMIZERS, StudyConfig, grid
+from experiments.optimizer_comparison.config import OPTIMIZERS, StudyConfig, grid, lowest
 from interp.report import Figure, Prose, Section, Table, Verdict, curves, score_bars
+from interp.report.summaries import spread_of
 from interp.result import Result
 
 BAND = "Mean over seeds; the band runs from the lowest seed to the highest."
@@ -39,14 +39,14 @@ def _result(found: Mapping[str, Result]) -> Section:
     names = table.labels_of("variant")
     frame = pd.DataFrame(
         {
-            name: [spread(result, variant) for variant in names]
+            name: [spread_of(result, variant) for variant in names]
             for name, result in found.items()
             if name in ("test loss", "test perplexity")
         }
     )
     frame.insert(0, "optimizer", names)
     bars = {name: table.at(variant=names.index(name)) for name in OPTIMIZERS}
-    alt = "; ".join(f"{name}: {spread(table, name)}" for name in names)
+    alt = "; ".join(f"{name}: {spread_of(table, name)}" for name in names)
     return Section(
         "What each optimizer reaches",
         [
@@ -71,10 +71,10 @@ def _search(search: Result, study: StudyConfig) -> Section:
     rows = []
     for name, row in zip(OPTIMIZERS, search.values, strict=True):
         losses = {
-            f"rate {place + 1}": f"{lr:g}: {float(loss):.3f}"
+            f"rate {place + 1}": f"{lr:g}: " + ("diverged" if loss.isnan() else f"{float(loss):.3f}")
             for place, (lr, loss) in enumerate(zip(grid(study, name), row, strict=True))
         }
-        rows.append({"optimizer": name, **losses, "chosen": f"{grid(study, name)[int(row.argmin())]:g}"})
+        rows.append({"optimizer": name, **losses, "chosen": f"{grid(study, name)[lowest(row)]:g}"})
     return Section(
         "The search for learning rates",
         [Table(pd.DataFrame(rows), "Learning rate: validation loss at the end of a full run.")],
@@ -111,7 +111,7 @@ def _method(study: StudyConfig, described: str, padding: Result) -> Section:
         "How this was measured",
         [
             Prose(
-                f"Base models are trained on {study.moved.first.corpus} (one per seed) and then fine-tuned on {described}. Rows hold whole lines and are padded on "
+                f"{described} Rows hold whole lines and are padded on "
                 "the right; the loss is the mean over tokens that are neither padding nor the first. "
                 f"All optimizers share the rest: {train.epochs} epochs, batches of {train.batch_size}, {train.schedule} schedule with {train.warmup_ratio:.0%} warm-up, "
                 f"gradients clipped to norm {train.grad_clip:g}, weight decay {train.weight_decay:g}."

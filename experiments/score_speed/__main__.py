@@ -10,10 +10,10 @@ import torch
 import interp
 from experiments.score_speed.config import PRESETS, SpeedConfig
 from experiments.score_speed.measure import BARE, OURS, THEIRS, build, memory, side_by_side, times
-from interp.cli import run_study, study_command
+from interp.cli import end_study, run_study, study_command
 from interp.models.constructed import PERIOD
 from interp.provenance import weights_hash
-from interp.report import Page, Prose, Section, Table, Verdict, write_page
+from interp.report import Page, Prose, Section, Table, Verdict
 from interp.result import Result
 
 QUESTION = "What do all attention scores cost beside a forward pass, and beside TransformerLens' head detector?"
@@ -22,7 +22,7 @@ TIME_LIMIT = 1.2
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write the report."""
-    command = study_command("experiments.score_speed", QUESTION, PRESETS, argv)
+    command = study_command("experiments.score_speed", QUESTION, PRESETS, argv, trains=False)
     began = time.perf_counter()
     print(f"{QUESTION}\npreset {command.preset}; timing ...")
     spent = times(command.config)
@@ -52,10 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "hashing the weights": f"{hashing:.2f} s a call, whatever the input",
         },
     )
-    path = write_page(page, command.out)
-    for card in cards:
-        print(f"[{card.outcome}] {card.question}\n    {card.answer}")
-    print(f"{time.perf_counter() - began:.0f} s. The report is at {path}")
+    end_study(command, page, cards, time.perf_counter() - began)
 
 
 def ratios(spent: Result, tool: str) -> torch.Tensor:

@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 from transformer_lens import TransformerBridgeConfig
 from transformer_lens.head_detector import detect_head
 from transformer_lens.model_bridge import TransformerBridge
 
 import interp
 from experiments.score_speed.config import SpeedConfig
+from interp.memory import allocated_at_peak
 from interp.models.constructed import PERIOD, induction_circuit
 from interp.result import Result
 
@@ -78,15 +78,6 @@ def memory(config: SpeedConfig) -> Result:
     return Result(
         name="memory", values=torch.tensor(peaks, dtype=torch.float64), axes=("tool",), labels={"tool": tuple(calls)}, unit="MiB"
     )
-
-
-def allocated_at_peak(call: Callable[[], Any]) -> float:
-    """The largest sum of tensor memory held at once during a call, in MiB, from the allocator's own record."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        call()
-    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore[union-attr]
-    held = torch.tensor([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).cumsum(0)
-    return float(held.max()) / 2**20
 
 
 def side_by_side(copies: int) -> pd.DataFrame:

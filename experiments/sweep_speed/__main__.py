@@ -14,10 +14,10 @@ from experiments.sweep_speed.measure import measure, timings
 from experiments.sweep_speed.page import sections
 from experiments.sweep_speed.tools import has_nnsight
 from experiments.sweep_speed.workload import TOYS
-from interp.cli import run_study, study_command
+from interp.cli import end_study, run_study, study_command
 from interp.errors import ConfigError
 from interp.provenance import code_version, versions
-from interp.report import Page, write_page
+from interp.report import Page
 from interp.result import Provenance
 
 QUESTION = "How much faster are exact patching sweeps than TransformerLens' and nnsight's, and how near to the fewest operations?"
@@ -25,7 +25,7 @@ QUESTION = "How much faster are exact patching sweeps than TransformerLens' and 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write the report."""
-    command = study_command("experiments.sweep_speed", QUESTION, PRESETS, argv)
+    command = study_command("experiments.sweep_speed", QUESTION, PRESETS, argv, trains=False)
     config, began = command.config, time.perf_counter()
     check_device(config.device)
     print(f"{QUESTION}\npreset {command.preset}, on {device_name(config.device)}; nnsight: {nnsight_version()}")
@@ -55,10 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "nnsight": nnsight_version(),
         },
     )
-    path = write_page(page, command.out)
-    for card in cards:
-        print(f"[{card.outcome}] {card.question}\n    {card.answer}")
-    print(f"{seconds:.0f} s. The report is at {path}")
+    end_study(command, page, cards, seconds)
 
 
 def check_device(device: str) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from experiments.score_speed.measure import allocated_at_peak
 from experiments.sweep_speed.config import DeepConfig, ShapeConfig, SweepSpeedConfig
 from experiments.sweep_speed.floor import heads_floor, loop_count, positions_floor, two_runs
 from experiments.sweep_speed.tools import (
@@ -32,6 +31,7 @@ from experiments.sweep_speed.tools import (
 from experiments.sweep_speed.tools import ours as our_sweep
 from experiments.sweep_speed.workload import HEADS, SWEEPS, TOYS, Workload, gpt2_models, toy, transformer
 from interp.errors import DataError
+from interp.memory import allocated_at_peak
 from interp.result import Result
 
 TIME, ALL_THREADS, FLOPS, FLOOR, RUNS = "time", "time, all threads", "FLOPs", "fewest FLOPs", "FLOPs of two runs"

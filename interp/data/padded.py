@@ -60,6 +60,7 @@ class PaddedTextConfig:
             fingerprint=tokens_fingerprint(*tokens.values(), *(real.long() for real in answers.values())),
             description=f"text: {self.corpus}, tokenizer {made}, whole lines in rows of {self.length}, {share:.0%} padding",
             answers=answers,
+            padded=True,
         )
 
 

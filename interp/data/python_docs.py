@@ -38,7 +38,7 @@ def python_docs(cache_dir: str | Path | None = None) -> list[tuple[str, str]]:
     Python; then it comes from the cache in a few hundredths of a second. Raises `DataError` when this Python ships no sources.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
-    sources = sorted(_sources(root))
+    sources = sorted(python_modules(root))
     stamps = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in sources]
     key = stable_hash("1", sys.version, str(root), json.dumps(stamps))
     kept = cached_text(cache_folder(cache_dir) / "corpora" / f"python-docs-{key}.json", lambda: json.dumps(_build(root, sources)))
@@ -52,7 +52,8 @@ def python_docs(cache_dir: str | Path | None = None) -> list[tuple[str, str]]:
     return documents
 
 
-def _sources(root: Path) -> Iterator[tuple[str, Path]]:
+def python_modules(root: Path) -> Iterator[tuple[str, Path]]:
+    """Name and file of every module of the standard library in `root` that a corpus is made from, in no order."""
     for top in sys.stdlib_module_names - _LEFT_OUT:
         for path in (root / f"{top}.py", *(root / top).rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts

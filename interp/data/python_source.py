@@ -10,7 +10,7 @@ from pathlib import Path
 
 from interp.data.cache import cache_folder, cached_text, stable_hash
 from interp.data.documents import without_blank_lines
-from interp.data.python_docs import _sources
+from interp.data.python_docs import python_modules
 from interp.errors import DataError
 
 
@@ -22,7 +22,7 @@ def python_source(cache_dir: str | Path | None = None) -> list[tuple[str, str]]:
     Python; then it comes from the cache. Raises `DataError` when this Python ships no sources.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
-    sources = sorted(_sources(root))
+    sources = sorted(python_modules(root))
     stamps = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in sources]
     key = stable_hash("1", sys.version, str(root), json.dumps(stamps))
     path = cache_folder(cache_dir) / "corpora" / f"python-source-{key}.json"

@@ -93,7 +93,9 @@ class Task(ABC):
             splits[split] = torch.nn.functional.pad(tokens, (1, 0), value=0)
             answers[split] = torch.nn.functional.pad(mask, (1, 0), value=False)
         return TokenData(
-            **splits,
+            train=splits["train"],
+            validation=splits["validation"],
+            test=splits["test"],
             d_vocab=len(self.symbols),
             tokenizer=None,
             bos_id=0,

@@ -42,6 +42,11 @@ def load_tokenizer(
         return _wrap(_bpe(corpus, vocab_size, cache_dir), bos_token=BOS)
     if spec == "characters":
         return _wrap(_characters(corpus), bos_token=BOS, unk_token=UNKNOWN)
+    return open_tokenizer(spec)
+
+
+def open_tokenizer(spec: str) -> PreTrainedTokenizerFast:
+    """The fast Hugging Face tokenizer of this name or folder, with a BOS token, as `load_tokenizer` gives it."""
     return _with_bos(_pretrained(spec))
 
 

@@ -35,7 +35,7 @@ class TokenData:
 
     Tasks say more. `answers` marks, for each split by name, the tokens that are asked for: each follows from what comes before it
     (in a Markov language: as far as it can). `floor` is the smallest mean loss over them that any model can expect, in nats.
-    `symbols` names every token id for display.
+    `symbols` names every token id for display. `padded` says that rows end in padding, which `answers` leaves out.
     """
 
     train: Int[Tensor, "train_sequence pos"]
@@ -48,6 +48,7 @@ class TokenData:
     description: str
     answers: Mapping[str, Bool[Tensor, "_ pos"]] | None = None
     floor: float | None = None
+    padded: bool = False
     symbols: tuple[str, ...] | None = None
 
 

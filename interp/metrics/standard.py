@@ -88,7 +88,7 @@ class LogitDiff(Metric):
         return read[:, 0, :count].mean(-1) - read[:, 0, count:].mean(-1)
 
     def per_example(self) -> Mapping[str, Tensor]:
-        return _those_per_example(answers=self.answers, wrong=self.wrong, position=self.position)
+        return per_example_fields(answers=self.answers, wrong=self.wrong, position=self.position)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ class Prob(Metric):
         return gather(read.softmax(-1), self.answers, 2, "token id")[:, 0].sum(-1)
 
     def per_example(self) -> Mapping[str, Tensor]:
-        return _those_per_example(answers=self.answers, position=self.position)
+        return per_example_fields(answers=self.answers, position=self.position)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ class KL(Metric):
         return torch.where(reference > -torch.inf, terms, 0.0).sum(-1).mean(-1)
 
     def per_example(self) -> Mapping[str, Tensor]:
-        return {"reference": self.reference} | _those_per_example(position=self.position)
+        return {"reference": self.reference} | per_example_fields(position=self.position)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,12 +200,12 @@ def logit_diff(answers: Ids, wrong: Ids, position: Position = -1) -> Metric:
     Token ids: one for every example, one per example, or several per example ([batch answer]: their mean logit). `position` is
     one for all or one per example. Reads that position and the ids named, nothing else.
     """
-    return LogitDiff(_ids("answers", answers), _ids("wrong", wrong), position_of(position))
+    return LogitDiff(token_ids("answers", answers), token_ids("wrong", wrong), position_of(position))
 
 
 def prob(answers: Ids, position: Position = -1) -> Metric:
     """Probability at `position` of the answer, or of any of several (their sum). Arguments as in `logit_diff`."""
-    return Prob(_ids("answers", answers), position_of(position))
+    return Prob(token_ids("answers", answers), position_of(position))
 
 
 def kl(reference: Logits, position: Position | None = None) -> Metric:
@@ -255,7 +255,8 @@ def _predictions(read: Tensor, tokens: Tensor, targets: tuple[int, ...] | None) 
     return read, gather(tokens, torch.tensor(targets), 1, "target")
 
 
-def _ids(name: str, ids: Ids) -> Int[Tensor, "... answer"]:
+def token_ids(name: str, ids: Ids) -> Int[Tensor, "... answer"]:
+    """Ids for all examples [answer], or for each [batch answer]. Raises `DataError`, naming `name`, for anything else."""
     found = _integers(ids)
     if found is None or found.ndim > 2 or found.numel() == 0 or int(found.min()) < 0:
         raise DataError(f"token ids {name}", f"they are {ids!r}", "Give ids of the model's vocabulary, at least one")
@@ -297,7 +298,9 @@ def _same_rank(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     return left, right
 
 
-def _those_per_example(**fields: Tensor | int | None) -> dict[str, Tensor]:
+def per_example_fields(**fields: Tensor | int | None) -> dict[str, Tensor]:
+    """Those of a metric's fields that hold a row, or a position, for each example."""
+
     def has_examples(name: str, value: Tensor | int | None) -> bool:
         return isinstance(value, Tensor) and (name == "position" or value.ndim == 2)
 

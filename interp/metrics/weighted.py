@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.errors import DataError
 from interp.metrics.base import Metric, PerExample, Position, Read, Reads, Tokens, gather
-from interp.metrics.standard import Ids, _ids, _those_per_example, position_of, positions
+from interp.metrics.standard import Ids, per_example_fields, position_of, positions, token_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Logit(Metric):
         return read[:, 0].mean(-1)
 
     def per_example(self) -> Mapping[str, Tensor]:
-        return _those_per_example(answers=self.answers, position=self.position)
+        return per_example_fields(answers=self.answers, position=self.position)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class WeightedProb(Metric):
         return (gather(read.softmax(-1), self.ids, 2, "token id")[:, 0] * self.weights.to(read)).sum(-1)
 
     def per_example(self) -> Mapping[str, Tensor]:
-        return _those_per_example(weights=self.weights, position=self.position)
+        return per_example_fields(weights=self.weights, position=self.position)
 
 
 def logit(answers: Ids, position: Position = -1) -> Metric:
@@ -59,7 +59,7 @@ def logit(answers: Ids, position: Position = -1) -> Metric:
 
     A constant added to all logits changes it and changes no probability: prefer `logit_diff` where there is a rival.
     """
-    return Logit(_ids("answers", answers), position_of(position))
+    return Logit(token_ids("answers", answers), position_of(position))
 
 
 def weighted_prob(ids: Int[Tensor, " id"], weights: Float[Tensor, "... id"], position: Position = -1) -> Metric:

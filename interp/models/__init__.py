@@ -3,9 +3,11 @@
 from interp.models.architectures import ARCHITECTURES, Architecture, ArchitectureConfig, ModelConfig, architecture, build_model
 from interp.models.audit import AuditResult, SiteReport, audit
 from interp.models.encoder import Encoder, EncoderBlock, EncoderConfig, PadAware, PaddedAttention
+from interp.models.found import find_sites
 from interp.models.hooked import HookedModule, Input, Output, hooked
 from interp.models.opening import bundled_models, load_model
 from interp.models.parts import Attention
+from interp.models.pretrained import PretrainedConfig
 from interp.models.recurrent import Recurrent, RecurrentConfig
 from interp.models.residual import MLP, Norm, ResidualBlock, ResidualConfig, ResidualModel
 from interp.models.state_space import StateSpace, StateSpaceConfig
@@ -42,6 +44,7 @@ __all__ = [
     "Output",
     "PadAware",
     "PaddedAttention",
+    "PretrainedConfig",
     "Recurrent",
     "RecurrentConfig",
     "ResidualBlock",
@@ -60,6 +63,7 @@ __all__ = [
     "audit",
     "build_model",
     "bundled_models",
+    "find_sites",
     "hooked",
     "load_model",
 ]

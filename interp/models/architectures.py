@@ -224,8 +224,14 @@ def architecture(cls: A) -> A:
     return cls
 
 
-def build_model(config: ArchitectureConfig, seed: int = 0) -> Architecture:
-    """A fresh model in eval mode; equal config and seed give equal weights. The global random state is as before."""
+def build_model(config: Any, seed: int = 0) -> Any:
+    """A fresh model in eval mode; equal config and seed give equal weights. The global random state is as before.
+
+    A published model (`PretrainedConfig`) has the weights it was published with, whatever the seed.
+    """
+    published = getattr(config, "build", None)
+    if published is not None:
+        return published()
     model_class = getattr(config, "model_class", None)
     if model_class is None:
         name = type(config).__name__

@@ -24,7 +24,7 @@ def device_of(model: HookedModel) -> torch.device:
 
 
 @contextmanager
-def eval_mode(model: HookedModel) -> Iterator[None]:
+def eval_mode(model: HookedModel | nn.Module) -> Iterator[None]:
     """Put every submodule into eval mode, and back to the mode each one was in.
 
     That includes the model that a bridge wraps: it is not among the bridge's own modules, and holds dropout of its own.

@@ -29,6 +29,11 @@ def bundled_models() -> tuple[str, ...]:
     return tuple(sorted(folder.name for folder in BUNDLED.glob("*") if is_saved(folder)))
 
 
+def bundled_folder(spec: Any) -> Path | None:
+    """The folder of the bundled model that `spec` names (its run folder, checkpoints included), or None when it names none."""
+    return BUNDLED / spec if isinstance(spec, str) and spec in bundled_models() else None
+
+
 def load_model(spec: Any) -> HookedModel:
     """The model that `spec` names, ready for `interp`, in eval mode.
 
@@ -48,8 +53,9 @@ def load_model(spec: Any) -> HookedModel:
         raise _not_hooked(spec)
     if not isinstance(spec, (str, Path)):
         raise ModelError(f"loading {spec!r}", f"a {type(spec).__name__} does not name a model", f"Give {SPECS}")
-    if isinstance(spec, str) and spec in bundled_models():
-        return open_saved(BUNDLED / spec)
+    bundled = bundled_folder(spec)
+    if bundled is not None:
+        return open_saved(bundled)
     if Path(spec).exists():
         return _open_folder(Path(spec))
     if isinstance(spec, Path):
@@ -70,7 +76,7 @@ def _not_hooked(module: nn.Module) -> ModelError:
 
 
 def _open_folder(folder: Path) -> HookedModel:
-    if _is_hugging_face(folder):
+    if is_hugging_face(folder):
         return _boot(str(folder), folder, f"the Hugging Face folder {str(folder)!r}")
     if is_saved(folder):
         return open_saved(folder)
@@ -82,7 +88,7 @@ def _open_folder(folder: Path) -> HookedModel:
     )
 
 
-def _is_hugging_face(folder: Path) -> bool:
+def is_hugging_face(folder: Path) -> bool:
     """Whether `config.json` is a Hugging Face model's (a run folder's has other entries)."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -92,22 +98,22 @@ def _is_hugging_face(folder: Path) -> bool:
 
 
 def _open_hub_name(name: str) -> HookedModel:
-    name = _official(name)
-    cached = _cached(name)
+    name = official_name(name)
+    cached = cached_folder(name)
     if cached is not None:
         return _boot(str(cached), cached, f"{name!r} from the local cache", name=name)
     _check_on_hub(name)
     return _boot(name, None, f"{name!r} from the Hub")
 
 
-def _official(name: str) -> str:
+def official_name(name: str) -> str:
     """The Hub name for a short name that TransformerLens knows ("pythia-70m"), else the name as given."""
     from transformer_lens.supported_models import MODEL_ALIASES
 
     return next((official for official, short in MODEL_ALIASES.items() if name in short), name)
 
 
-def _cached(name: str) -> Path | None:
+def cached_folder(name: str) -> Path | None:
     """The folder of the local Hub cache that holds `name` whole (configuration and weights), or None."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -162,7 +168,7 @@ def _boot(source: str, folder: Path | None, described: str, name: str | None = N
     bare = folder is not None and not any((folder / file).exists() for file in TOKENIZER_FILES)
     try:
         with _weights_missing() as missing:
-            bridge: Any = TransformerBridge.boot_transformers(source, tokenizer=_placeholder_tokenizer(source) if bare else None)
+            bridge: Any = TransformerBridge.boot_transformers(source, tokenizer=placeholder_tokenizer(source) if bare else None)
     except Exception as error:
         raise ModelError(
             f"loading {described}",
@@ -216,7 +222,7 @@ def _weights_missing() -> Iterator[list[str]]:
         logger.setLevel(level)
 
 
-def _placeholder_tokenizer(source: str) -> Any:
+def placeholder_tokenizer(source: str) -> Any:
     """For folders without one: TransformerLens insists on a tokenizer, and would look for one on the Hub."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel

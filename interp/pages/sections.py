@@ -144,9 +144,8 @@ def tokens_section(found: Found, tokens: Sequence[str], told: str, d_vocab: int 
     if isinstance(losses, Refused):
         blocks.append(_refusal("The loss of each token", losses))
     else:
-        values = torch.cat([torch.full((1,), math.nan, dtype=losses.values.dtype), losses.values[0]])
-        loss = replace(losses, values=values, axes=("pos",), labels={})
-        most = math.log(d_vocab) if d_vocab else max(1.0, float(values.nan_to_num(0).max()))
+        loss = losses.at(sequence=0)
+        most = math.log(d_vocab) if d_vocab else max(1.0, float(loss.values.nan_to_num(0).max()))
         rows.append(TokenRow("loss", loss, 0, most))
     if isinstance(following, Refused):
         blocks.append(_refusal("Induction token by token", following))

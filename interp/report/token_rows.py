@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+import torch
+from jaxtyping import Float
 from markupsafe import Markup
+from torch import Tensor
 
 from interp.errors import ReportError
 from interp.report.download import packed_csv
@@ -19,7 +22,10 @@ from interp.result import Result
 
 @dataclass(frozen=True, eq=False)
 class TokenRow:
-    """One result over (pos,), coloured on a scale from `min_value` to `max_value` in which white is zero."""
+    """One result over (pos,), coloured on a scale from `min_value` to `max_value` in which white is zero.
+
+    Or over (target,), as `interp.token_losses(…).at(sequence=0)` gives: the labels say at which positions the values stand.
+    """
 
     name: str
     result: Result
@@ -27,10 +33,25 @@ class TokenRow:
     max_value: float | int
 
     def __post_init__(self) -> None:
-        check_axes(f"token row {self.name!r}", self.result, ("pos",))
+        if self.result.axes != ("target",):
+            check_axes(f"token row {self.name!r}", self.result, ("pos",))
         if not self.min_value <= 0 <= self.max_value or self.min_value == self.max_value:
             truth = f"the scale runs from {self.min_value} to {self.max_value}, and white must be zero"
             raise ReportError(f"token row {self.name!r}", truth, "Give min_value <= 0 <= max_value, not both 0")
+
+    def values(self, tokens: Sequence[str]) -> Float[Tensor, " pos"]:
+        """One value per token, NaN where the result has none. Raises `ReportError` where they do not fit."""
+        values = self.result.values.detach().cpu().double()
+        if self.result.axes == ("pos",):
+            check_tokens(f"token row {self.name!r}", self.result, "pos", tokens)
+            return values
+        labels = self.result.labels_of("target")
+        if list(labels) != [str(place) for place in range(1, len(tokens))]:
+            truth = f"its targets are {', '.join(labels[:3])} … ({len(labels)}), and there are {len(tokens)} tokens"
+            raise ReportError(
+                f"token row {self.name!r}", truth, "Give all tokens that were run, from the first, which is no target"
+            )
+        return torch.cat([torch.full((1,), torch.nan, dtype=torch.float64), values])
 
     @property
     def scale(self) -> Scale:
@@ -53,7 +74,7 @@ class StackedTokens(Shown):
         if not self.rows:
             raise ReportError("stacked tokens", "there is no row", "Give at least one TokenRow")
         for row in self.rows:
-            check_tokens(f"token row {row.name!r}", row.result, "pos", self.tokens)
+            row.values(self.tokens)
 
     def render(self, drawing: Drawing) -> Markup:
         drawing.use("interactive.css", "interactive.js", "tokens.js")
@@ -68,17 +89,17 @@ class StackedTokens(Shown):
         )
 
     def _frame(self) -> pd.DataFrame:
-        columns = [pd.Series(row.result.values.detach().cpu().double().numpy(), name=row.name) for row in self.rows]
+        columns = [pd.Series(row.values(self.tokens).numpy(), name=row.name) for row in self.rows]
         return pd.concat([pd.Series(list(self.tokens), name="token"), *columns], axis=1)
 
 
 def _drawn(row: TokenRow, tokens: list[str]) -> dict[str, object]:
-    values = row.result.values.detach().cpu().double().tolist()
+    values = row.values(tokens).tolist()
     unit = f" {row.result.unit}" if row.result.unit else ""
     words = ["undefined" if math.isnan(value) else f"{number(value, 4)}{unit}" for value in values]
     return {
         "name": row.name,
         "unit": row.result.unit,
         "tokens": [(word, row.scale.cell(value, token)) for value, word, token in zip(values, words, tokens, strict=True)],
-        "legend": row.scale.legend(bool(row.result.values.isnan().any())),
+        "legend": row.scale.legend(any(map(math.isnan, values))),
     }

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from interp.errors import RunFolderError
+from interp.errors import RunFolderError, nearest
 from interp.files import write_whole
+from interp.models.opening import bundled_folder, bundled_models
 from interp.models.saved import TOKENIZER, is_saved, open_saved, save_model
 from interp.training.config import TrainConfig
 
@@ -87,24 +88,40 @@ def keep_model(model: Any, folder: Path, step: int, settings: Mapping[str, Any])
 
 
 def kept_checkpoints(folder: str | Path) -> tuple[int, ...]:
-    """The steps of which `folder` has a copy of the model, in order."""
-    places = (Path(folder) / KEPT).glob("step-*")
+    """The steps of which a run folder, or the bundled model of that name, has a copy of the model, in order.
+
+    Raises `RunFolderError` when there is no such folder or bundled model.
+    """
+    places = (_run_folder(folder) / KEPT).glob("step-*")
     return tuple(sorted(int(place.name.removeprefix("step-")) for place in places if is_saved(place)))
 
 
 def open_checkpoint(folder: str | Path, step: int) -> Any:
     """The model as it was after `step`, in eval mode, with the run's tokenizer if it has one (a run under way has none yet).
 
-    Raises `RunFolderError` when no copy of that step was kept (`train.keep_checkpoints` keeps them).
+    `folder` is a run folder, or the name of a bundled model ("./name" for a folder of that name). Raises `RunFolderError` when
+    no copy of that step was kept (`train.keep_checkpoints` keeps them), naming the steps there are.
     """
-    steps = kept_checkpoints(folder)
+    steps, place = kept_checkpoints(folder), _run_folder(folder)
     if step not in steps:
         known = f"the steps kept are {', '.join(map(str, steps))}" if steps else "no copies were kept"
-        closest = f"Did you mean {min(steps, key=lambda kept: abs(kept - step))}? " if steps else ""
+        numbers = steps if isinstance(step, int) else ()
+        closest = f"Did you mean {min(numbers, key=lambda kept: abs(kept - step))}? " if numbers else ""
         raise RunFolderError(f"step {step} of {folder}", known, f"{closest}Set train.keep_checkpoints to keep more")
-    model = open_saved(Path(folder) / KEPT / f"step-{step}")
-    if (Path(folder) / TOKENIZER).is_dir():
+    model = open_saved(place / KEPT / f"step-{step}")
+    if (place / TOKENIZER).is_dir():
         from transformers import AutoTokenizer
 
-        model.tokenizer = AutoTokenizer.from_pretrained(Path(folder) / TOKENIZER, local_files_only=True)
+        model.tokenizer = AutoTokenizer.from_pretrained(place / TOKENIZER, local_files_only=True)
     return model
+
+
+def _run_folder(spec: str | Path) -> Path:
+    place = bundled_folder(spec) or Path(spec)
+    if not place.is_dir():
+        raise RunFolderError(
+            f"checkpoints of {str(spec)!r}",
+            "no copies were kept there: it is neither a folder nor a bundled model",
+            f"{nearest(str(spec), bundled_models())}Give a run folder, or one of {', '.join(bundled_models())}",
+        )
+    return place

@@ -15,6 +15,7 @@ from interp.config import as_dict
 from interp.data import TokenData, load_data
 from interp.errors import ConfigError, InterpError
 from interp.models import build_model
+from interp.models.saved import count_parameters
 from interp.training.config import RunConfig
 from interp.training.engine import pick_device
 from interp.training.fit import fit
@@ -94,7 +95,7 @@ def estimate(plans: Sequence[Plan], *, steps: int = 6, progress: bool = True) ->
             estimates.append(
                 Estimate(
                     plan=plan,
-                    n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+                    n_parameters=count_parameters(model),
                     n_sequences=len(tokens.train),
                     length=tokens.train.shape[1],
                     steps=n_steps,

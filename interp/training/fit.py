@@ -33,7 +33,7 @@ from interp.training.folder import (
 from interp.training.loop import Training, own_random_state, train
 from interp.training.objectives import model_for
 from interp.training.samples import Samples
-from interp.training.start import starting_model
+from interp.training.start import on_device, starting_model
 from interp.training.steps import kept_steps
 from interp.training.trackers import make_trackers
 
@@ -70,7 +70,7 @@ def fit(
     the uninterrupted run's, times apart. A finished run is opened, not run again. Under torchrun several processes train one
     model, each on its share of every batch. On one device, equal settings give equal weights; torch's random state is put back.
 
-    Raises `ConfigError` when model, data and settings do not fit together, and when the loss is no longer finite;
+    Raises `ConfigError` when model, data and settings do not fit together, `DivergedError` when the loss is no longer finite, and
     `RunFolderError` when `folder` holds another run.
     """
     check_callbacks(callbacks)
@@ -83,8 +83,7 @@ def fit(
         check_identity(place, read_identity(place), identity)
         return open_run(config, place)
     engine = make_engine(config.train)
-    model = starting_model(described, config.train, data.tokenizer).to(engine.device)
-    model.tokenizer = data.tokenizer
+    model = on_device(starting_model(described, config.train, data.tokenizer), engine.device)
     name = None if place is None else place.name
     inside = [
         *([Watching(watch)] if watch else []),

@@ -50,7 +50,7 @@ def identity_of(
         "watched functions": "".join(f"\0{name}={described(function)}" for name, function in (watch or {}).items()),
         "callbacks": "\0".join(_described_callback(callback) for callback in callbacks),
         "training code": _code_hash(),
-        **start_identity(config.train),
+        **start_identity(config),
     }
     return {part: hashlib.sha256(text.encode()).hexdigest()[:16] for part, text in parts.items()}
 

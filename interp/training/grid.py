@@ -25,7 +25,14 @@ RESULTS = "runs.csv"
 
 
 class GridError(InterpError):
-    """Some runs of a grid failed; the others are finished."""
+    """Some runs of a grid failed; the others are finished, and their folders are in `finished`, by name.
+
+    `diverged` names the failed runs whose loss was no longer finite: of a learning rate that is tried, an answer like any other.
+    """
+
+    def __init__(self, asked: str, truth: str, remedy: str, finished: Mapping[str, Path] = {}, diverged: Sequence[str] = ()):  # noqa: B006
+        super().__init__(asked, truth, remedy)
+        self.finished, self.diverged = dict(finished), tuple(diverged)
 
 
 def fit_all(
@@ -74,7 +81,7 @@ def fit_all(
         failed = _carry_out(works, make_executor(on, folder, workers), retries, _Bar(steps, progress))
         write_results(folder)
         if failed:
-            raise _grid_error(failed, len(works))
+            raise _grid_error(failed, len(works), places)
     return {name: open_run(config, places[name]) for name, config in runs.items()}
 
 
@@ -170,12 +177,17 @@ def _after(work: Work, how: str, retries: int, *, is_last: bool) -> Work | str |
     return replace(work, attempt=work.attempt + 1)
 
 
-def _grid_error(failed: Mapping[str, str], n_runs: int) -> GridError:
+def _grid_error(failed: Mapping[str, str], n_runs: int, places: Mapping[str, Path]) -> GridError:
+    finished = {name: place for name, place in places.items() if is_finished(place)}
+    last = {name: read_failures(place)[-1:] for name, place in places.items() if name not in finished}
+    diverged = [name for name, rows in last.items() if rows and rows[0].get("diverged")]
     shown = "\n  ".join(f"{name}: {why}" for name, why in failed.items())
     return GridError(
         f"training {n_runs} runs",
         f"{len(failed)} failed, and the others are finished\n  {shown}\n{FAILURES} in their folders says more",
         "The same command goes on from there",
+        finished,
+        diverged,
     )
 
 

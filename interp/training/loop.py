@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from interp.data import TokenData
 from interp.errors import ConfigError
+from interp.models.saved import load_weights, stored_weights
 from interp.seeds import seed_for
 from interp.training.callbacks import Callback, Row, check_state, replaced_inputs, those_with
 from interp.training.config import TrainConfig
@@ -24,6 +25,10 @@ from interp.training.engine import Engine, autocast
 from interp.training.objectives import Batch, mean_loss, training_batch
 from interp.training.readings import validation_numbers
 from interp.training.steps import learning_rate, make_optimizer, reading_steps, steps_per_epoch, total_steps
+
+
+class DivergedError(ConfigError):
+    """The loss of a run is no longer finite."""
 
 
 @dataclass
@@ -73,7 +78,7 @@ class Training:
         numbers = {name: getattr(self, name) for name in ("step", "samples", "tokens", "lr", "seconds", "stop")}
         return {
             "numbers": numbers,
-            "model": self.model.state_dict(),
+            "model": stored_weights(self.model),
             "trained": {name: parameter.requires_grad for name, parameter in self.model.named_parameters()},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -88,7 +93,7 @@ class Training:
         """Go on from what `state_dict` gave."""
         for name, value in state["numbers"].items():
             setattr(self, name, value)
-        self.model.load_state_dict(state["model"])
+        load_weights(self.model, state["model"])
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(state["trained"][name])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -209,7 +214,7 @@ class _Step:
 
 def _check_finite(row: Row, step: int) -> None:
     if not all(math.isfinite(value) for value in row.values()):
-        raise ConfigError("training", f"the loss is not finite at step {step}", "Lower train.lr, or set train.grad_clip")
+        raise DivergedError("training", f"the loss is not finite at step {step}", "Lower train.lr, or set train.grad_clip")
 
 
 def _read(training: Training) -> None:

@@ -52,20 +52,33 @@ class Together(torch.optim.Optimizer):
         return f"Together({', '.join(map(repr, self.parts))})"
 
 
-def _is_block_weight(name: str) -> bool:
-    """Whether a parameter's name is that of a weight inside a block; a bias may have two axes too, head and width."""
-    return name.startswith("blocks.") and not name.rsplit(".", 1)[-1].startswith("b")
+def can_be_fused(parameters: Sequence[Tensor]) -> bool:
+    """Whether torch's fused optimizers may have them: on the CPU those take every tensor's numbers to lie side by side.
+
+    A bridge's queries, keys and values are views into one weight, and would be changed wrongly without a word.
+    """
+    sizes = ((weight.numel() * weight.element_size(), weight.untyped_storage().nbytes()) for weight in parameters)
+    return all(own == memory for own, memory in sizes)
+
+
+def _in_blocks(model: nn.Module) -> set[int]:
+    """The weights inside the blocks, by `id`; a bias may have two axes too, head and width."""
+    blocks = getattr(model, "blocks", None)
+    named = blocks.named_parameters() if isinstance(blocks, nn.Module) else ()
+    return {id(parameter) for name, parameter in named if not name.rsplit(".", 1)[-1].startswith("b")}
 
 
 def muon(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Muon (Jordan et al. 2024, as torch has it) with AdamW at the same learning rate.
 
     Muon orthogonalises the averaged gradient of a matrix, so it gets the two-dimensional weights inside `blocks`; embeddings,
-    norms, biases and weights with a head axis go to AdamW. Its steps are scaled to the size of AdamW's (`match_rms_adamw`), so
-    one learning rate serves both. Raises `ConfigError` for a model without such matrices.
+    norms, biases and weights with a head axis go to AdamW (queries, keys and values of a published model have none). Its
+    steps are scaled to the size of AdamW's (`match_rms_adamw`), so one learning rate serves both. Raises `ConfigError` for a
+    model without such matrices.
     """
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    matrices = [parameter for name, parameter in trained.items() if parameter.ndim == 2 and _is_block_weight(name)]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    in_blocks = _in_blocks(model)
+    matrices = [parameter for parameter in trained if parameter.ndim == 2 and id(parameter) in in_blocks]
     if not matrices:
         raise ConfigError(
             "train.optimizer=muon",
@@ -73,7 +86,7 @@ def muon(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
             "Choose a model with MLPs, or train.optimizer=adamw",
         )
     inside = set(map(id, matrices))
-    others = [parameter for parameter in trained.values() if id(parameter) not in inside]
+    others = [parameter for parameter in trained if id(parameter) not in inside]
     first = torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-    second = torch.optim.AdamW(others, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    second = torch.optim.AdamW(others, lr=config.lr, weight_decay=config.weight_decay, fused=can_be_fused(others))
     return Together([first, second])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from interp.data import TokenData
 from interp.errors import ConfigError
+from interp.models import PretrainedConfig
 from interp.probes.loss import cross_entropy
 from interp.seeds import seed_for
 from interp.training.config import RunConfig, TrainConfig
@@ -85,12 +86,17 @@ def mean_loss(objective: str, logits: Tensor, batch: Batch, n_counted: int) -> F
 def model_for(config: RunConfig, data: TokenData) -> Any:
     """The model's settings with the data's vocabulary filled in (and a mask, one more id, for the masked objective).
 
+    Those of a published model stay as they are: its vocabulary is its own.
     Raises `ConfigError` when model, data and objective contradict.
     """
     model, train, length = config.model, config.train, data.train.shape[1]
     hidden = train.objective == "masked"
+    if isinstance(model, PretrainedConfig) and not hidden:
+        model.check_data(data.d_vocab, length, data.tokenizer)
+        _check_answers(train, data)
+        return model
     d_vocab = data.d_vocab + hidden
-    if model.d_vocab not in (None, d_vocab):
+    if getattr(model, "d_vocab", None) not in (None, d_vocab):
         truth = f"it is {model.d_vocab} and the data has {data.d_vocab} tokens" + (" and a mask" if hidden else "")
         raise ConfigError("model.d_vocab", truth, "Leave it at null")
     if length > getattr(model, "n_ctx", length):
@@ -115,6 +121,9 @@ def model_for(config: RunConfig, data: TokenData) -> Any:
 
 def _check_answers(train: TrainConfig, data: TokenData) -> None:
     if train.targets == "all":
+        if data.padded and train.objective == "autoregressive":
+            truth = f"its rows end in padding, which would be trained on ({data.description})"
+            raise ConfigError("train.targets=all", truth, "Set train.targets=answers: every token but the padding is one")
         return
     if data.answers is None:
         raise ConfigError("train.targets=answers", f"the data has none ({data.description})", "Leave it at all, or name a task")

@@ -45,27 +45,35 @@ class _Counted(Probe):
 def validation_numbers(model: Any, data: TokenData, config: TrainConfig) -> dict[str, float]:
     """Loss (nats) and accuracy on the first `eval_sequences` of validation, and on its answers where the data has them.
 
-    Autoregressive: over all tokens but the first; `answer_loss`, `answer_accuracy` over the tokens that follow from what comes
-    before, and `loss_above_floor`, how far the answer loss is above the best possible one, where that is known. Masked: over the
-    masked tokens; the same tokens are masked at each reading.
+    Autoregressive: over the tokens that are trained on, all but the first or (`targets=answers`) the answers; `answer_loss`,
+    `answer_accuracy` over the answers, the tokens that follow from what comes before, and `loss_above_floor`, how far the
+    answer loss is above the best possible one, where that is known. Masked: over the masked tokens; the same tokens are masked
+    at each reading.
     """
     tokens = data.validation[: config.eval_sequences]
     if config.objective == "masked":
         batch = masked(tokens, data.d_vocab, config.mask_share, seed_for("validation masks", config.seed))
         loss, accuracy = _over_counted(model, batch, config)
         return {"validation_loss": loss, "validation_accuracy": accuracy}
+    numbers = _of_answers(model, data, config)
+    if config.targets == "answers" and numbers:
+        return {"validation_loss": numbers["answer_loss"], "validation_accuracy": numbers["answer_accuracy"], **numbers}
     measured = measure(model, tokens, [TokenLoss(), NextTokenAccuracy()], batch_size=config.batch_size)
-    numbers = {"validation_loss": measured["loss"].item(), "validation_accuracy": measured["accuracy"].item()}
+    return {"validation_loss": measured["loss"].item(), "validation_accuracy": measured["accuracy"].item(), **numbers}
+
+
+def _of_answers(model: Any, data: TokenData, config: TrainConfig) -> dict[str, float]:
+    """Nothing where the data has no answers."""
+    tokens = data.validation[: config.eval_sequences]
     answers = None if data.answers is None else data.answers["validation"][: config.eval_sequences].clone()
     if answers is None:
-        return numbers
+        return {}
     answers[:, 0] = False  # nothing comes before the first token
     if not bool(answers.any()):
-        return numbers
-    numbers["answer_loss"], numbers["answer_accuracy"] = _over_counted(model, Batch(tokens, tokens, answers), config)
-    if data.floor is not None:
-        numbers["loss_above_floor"] = numbers["answer_loss"] - data.floor
-    return numbers
+        return {}
+    loss, accuracy = _over_counted(model, Batch(tokens, tokens, answers), config)
+    numbers = {"answer_loss": loss, "answer_accuracy": accuracy}
+    return numbers if data.floor is None else {**numbers, "loss_above_floor": loss - data.floor}
 
 
 def _over_counted(model: Any, batch: Batch, config: TrainConfig) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from interp.training.config import TrainConfig
-from interp.training.muon import muon
+from interp.training.muon import can_be_fused, muon
 
 
 def total_steps(config: TrainConfig, n_rows: int) -> int:
@@ -54,10 +54,11 @@ def kept_steps(config: TrainConfig, steps: int) -> frozenset[int]:
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The configured optimizer over the parameters that are trained (a frozen kernel is left out, decay included)."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    fused = can_be_fused(trained)
     if config.optimizer == "muon":
         return muon(model, config)
     if config.optimizer == "adam":
-        return torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        return torch.optim.Adam(trained, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     if config.optimizer == "sgd":
         return torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)  # one call, not one per tensor
+    return torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, fused=fused)  # one call, not one per tensor

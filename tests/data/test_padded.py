@@ -11,6 +11,7 @@ from interp.data.python_docs import python_docs
 from interp.data.python_source import python_source, without_docstrings
 from interp.errors import ConfigError, DataError
 from interp.models import TransformerConfig
+from interp.probes import perplexity
 from interp.training import RunConfig, TrainConfig, fit
 from interp.training.objectives import Batch, mean_loss, training_batch
 
@@ -112,9 +113,14 @@ def test_what_stands_in_the_padding_changes_no_bit(corpus: str) -> None:
     for mine, theirs in zip(runs[0].model.parameters(), runs[1].model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
     assert runs[0].metrics[-1]["answer_loss"] == runs[1].metrics[-1]["answer_loss"]
+    for name in ("validation_loss", "validation_accuracy"):
+        assert runs[0].metrics[-1][name] == runs[1].metrics[-1][name]
     everything = replace(config, train=replace(config.train, targets="all"))
-    counting = [fit(everything, data=each, progress=False).metrics[-1]["answer_loss"] for each in (data, changed)]
-    assert counting[0] != counting[1], "the control: padding that counts changes the run"
+    with pytest.raises(ConfigError, match="rows end in padding, which would be trained on.*Set train.targets=answers"):
+        fit(everything, data=data, progress=False)
+    counting = [fit(everything, data=replace(each, padded=False), progress=False).metrics[-1] for each in (data, changed)]
+    assert counting[0]["answer_loss"] != counting[1]["answer_loss"], "the control: padding that counts changes the run"
+    assert counting[0]["validation_loss"] != counting[1]["validation_loss"]
     batch = training_batch(config.train, data, torch.arange(8), 1)
     with torch.no_grad():
         loss = mean_loss("autoregressive", runs[0].model(batch.inputs), batch, batch.n_counted)
@@ -123,3 +129,7 @@ def test_what_stands_in_the_padding_changes_no_bit(corpus: str) -> None:
             whole = row[None, : 1 + int(real.sum())]
             alone += float(mean_loss("autoregressive", runs[0].model(whole), Batch(whole, whole, None), 1))
     assert float(loss) == pytest.approx(alone / batch.n_counted, abs=1e-5)
+    mask = data.answers["validation"].clone()
+    mask[:, 0] = True
+    by_probe = perplexity(runs[0].model, data.validation, attention_mask=mask).values[0, 0].item()
+    assert runs[0].metrics[-1]["validation_loss"] == pytest.approx(by_probe, abs=1e-6)

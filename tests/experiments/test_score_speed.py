@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from experiments.score_speed.__main__ import main
-from experiments.score_speed.measure import allocated_at_peak, side_by_side
+from experiments.score_speed.measure import side_by_side
+from interp.memory import allocated_at_peak
 from interp.result import Result
 
 TINY = ["n_layers=2", "d_model=32", "n_heads=4", "d_vocab=300", "n_sequences=2", "rounds=2", "memory_period=20"]

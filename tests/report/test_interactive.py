@@ -211,6 +211,13 @@ def test_grid_offers_every_number_unrounded():
     assert facts_in(html)[0]["values"] == [[1.625, None]] and facts_in(html)[0]["columns"] == ["·a", "=b"]
 
 
+def test_losses_stand_at_the_tokens_they_are_of():
+    loss = result([0.5, 2.0], ("target",), labels={"target": ("1", "2")})
+    by_target = StackedTokens(["BOS", "a", "b"], [TokenRow("loss", loss, 0, 4)], "c")
+    by_pos = StackedTokens(["BOS", "a", "b"], [TokenRow("loss", result([NAN, 0.5, 2.0], ("pos",)), 0, 4)], "c")
+    assert render_page(page_of(by_target)) == render_page(page_of(by_pos))
+
+
 def test_slider_holds_every_step_and_shows_the_last():
     frames = {
         "a": result(random(4, 2, 3), ("step", "layer", "head")),
@@ -304,6 +311,10 @@ BROKEN = {
         "axis 'pos'",
     ),
     "stack without tokens": (lambda: StackedTokens([], [TokenRow("n", result(torch.zeros(0), ("pos",)), 0, 1)], "c"), "pos 0"),
+    "losses of other tokens": (
+        lambda: StackedTokens(["a"], [TokenRow("n", result([1.0, 2.0], ("target",), labels={"target": ("1", "2")}), 0, 1)], "c"),
+        "there are 1 tokens",
+    ),
     "row whose scale lacks zero": (lambda: TokenRow("n", result([1.0], ("pos",)), 1, 2), "must be zero"),
     "row over heads": (lambda: TokenRow("n", result([1.0], ("head",)), 0, 2), r"\('head',\), not \('pos',\)"),
     "guesses of another length": (lambda: NextTokens(texts(3), [["a", "b"]] * 2, PROBABILITIES, "c"), "2 rows"),

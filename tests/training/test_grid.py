@@ -17,7 +17,7 @@ from interp.data import RepeatedConfig
 from interp.errors import ConfigError
 from interp.models import ConvAttnConfig
 from interp.provenance import weights_hash
-from interp.training import RunConfig, TrainConfig, fit, fit_all, is_finished
+from interp.training import RunConfig, TrainConfig, fit, fit_all, is_finished, open_run
 from interp.training.executors import LocalExecutor, RayExecutor, SlurmExecutor, Work
 from interp.training.executors.work import checkpoint_step, keep_failure, read_failures, reported_step
 from interp.training.grid import GridError
@@ -149,6 +149,16 @@ def test_a_run_that_raises_is_not_tried_again_and_the_others_finish(tmp_path: Pa
     (failure,) = read_failures(next(tmp_path.glob("wrong-*")))
     assert "Traceback" in failure["traceback"]
     assert "in raises" in failure["traceback"]
+
+
+def test_a_run_that_diverged_is_told_from_others_that_failed(tmp_path: Path) -> None:
+    wild = replace(OTHER, train=replace(OTHER.train, lr=1e12, optimizer="sgd", grad_clip=0))
+    runs = {"wrong": TINY, "wild": wild, "fine": OTHER}
+    with pytest.raises(GridError, match="wild-.*the loss is not finite at step") as raised:
+        fit_all(runs, tmp_path, on=Here(), watch={"wrong": {"x": raises}}, progress=False)
+    assert raised.value.diverged == ("wild",)
+    assert {name: folder.name.split("-")[0] for name, folder in raised.value.finished.items()} == {"fine": "fine"}
+    assert open_run(OTHER, raised.value.finished["fine"]).metrics
 
 
 def test_an_earlier_error_is_not_taken_for_this_attempt(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from interp.training.callbacks import Callback, Watch
 from interp.training.checkpoints import CHECKPOINT
 from interp.training.config import RunConfig
 from interp.training.fit import fit
+from interp.training.loop import DivergedError
 
 PROGRESS, FAILURES = "progress.json", "failures.jsonl"
 PAUSE = 0.5
@@ -74,13 +75,20 @@ def errors_kept(folder: Path, attempt: int) -> Iterator[None]:
         yield
     except Exception as error:
         said = str(error) if isinstance(error, InterpError) else f"{type(error).__name__}: {error}"
-        keep_failure(folder, attempt, " ".join(said.split()), traceback.format_exc())
+        keep_failure(folder, attempt, " ".join(said.split()), traceback.format_exc(), isinstance(error, DivergedError))
 
 
-def keep_failure(folder: Path, attempt: int, reason: str, trace: str = "") -> int:
+def keep_failure(folder: Path, attempt: int, reason: str, trace: str = "", diverged: bool = False) -> int:
     """Add how an attempt ended to the run's failures; without `trace`, its worker died. Returns the step it had reached."""
     step = reported_step(folder) or checkpoint_step(folder)
-    row = {"attempt": attempt, "step": step, "host": platform.node(), "reason": reason, "traceback": trace}
+    row = {
+        "attempt": attempt,
+        "step": step,
+        "host": platform.node(),
+        "reason": reason,
+        "diverged": diverged,
+        "traceback": trace,
+    }
     write_whole(folder / FAILURES, "".join(json.dumps(each) + "\n" for each in (*read_failures(folder), row)))
     return step
 
