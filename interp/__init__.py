@@ -69,6 +69,7 @@ _HOME = {
     "calibrate": "interp.calibration",
     "find_runs": "interp.training",
     "fit": "interp.training",
+    "kept_checkpoints": "interp.training",
     "open_checkpoint": "interp.training",
     "phase_change": "interp.training",
     "plot_metrics": "interp.training",
@@ -139,7 +140,16 @@ if TYPE_CHECKING:
     from interp.result import Provenance, Result
     from interp.running import Intervention, Probe, edited, run
     from interp.sites import Site
-    from interp.training import find_runs, open_checkpoint, phase_change, plot_metrics, pull_run, push_run, verify_run
+    from interp.training import (
+        find_runs,
+        kept_checkpoints,
+        open_checkpoint,
+        phase_change,
+        plot_metrics,
+        pull_run,
+        push_run,
+        verify_run,
+    )
     from interp.training.fit import fit
 
 

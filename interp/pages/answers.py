@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from interp.pages.heads import (
-    LEAST_INDUCTION,
+    ENOUGH,
     STANDARD_ERRORS,
+    TIMES_UNIFORM,
     Head,
     ablated_heads,
     at_head,
@@ -46,8 +47,9 @@ def has_induction_heads(found: Found) -> Verdict:
     if not best:
         return Verdict(HAS_HEADS, NOT_ASKED, "not tested", "Because the induction score is undefined for every head.")
     evidence = (
-        f"Predicted: a head that gives at least {LEAST_INDUCTION} of its attention to what followed the earlier copy, and whose "
-        f"score less {STANDARD_ERRORS:g} standard errors is above the 95 % quantile of its null. "
+        f"Predicted: a head that gives what followed the earlier copy at least {TIMES_UNIFORM:g} times the attention of a "
+        f"uniform head, or {ENOUGH:g} of all, and whose score less {STANDARD_ERRORS:g} standard errors is above the 95 % "
+        "quantile of its null. "
         f"The strongest, {name_of(best[0])}: {with_error(score, best[0])}; a uniform head {_baseline(score, best[0])}; "
         f"its null {with_error(null_of(null, 'induction', 'mean'), best[0])}, "
         f"95 % quantile {with_error(null_of(null, 'induction', 'q95'), best[0])}."

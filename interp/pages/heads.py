@@ -10,7 +10,8 @@ from interp.result import Result
 from interp.seeds import seed_for
 
 Head = tuple[int, int]
-LEAST_INDUCTION = 0.3  # share of attention
+TIMES_UNIFORM, ENOUGH = 3.0, 0.5  # an induction head gives so many times what a uniform head does, or so large a share at once
+LEAST_SHARE = 0.3  # of attention, for a head to be shown for a score
 STANDARD_ERRORS = 2.0
 
 
@@ -59,15 +60,17 @@ def null_of(null: Result, name: str, statistic: str) -> Result:
 def induction_heads(scores: Result, null: Result) -> list[Head]:
     """Heads that pass for induction heads, the strongest first.
 
-    At least `LEAST_INDUCTION` of their attention goes to what followed the earlier copy, and the score less
-    `STANDARD_ERRORS` standard errors is above the 95 % quantile of its null, on the same tokens in random order.
+    What followed the earlier copy gets at least `TIMES_UNIFORM` times the attention that a uniform head gives it, or `ENOUGH` of
+    all, and the score less `STANDARD_ERRORS` standard errors is above the 95 % quantile of its null, on the same tokens in
+    random order.
     """
     if "induction" not in scores.labels_of("score"):
         return []
     score = score_of(scores, "induction")
     error = torch.zeros_like(score.values) if score.stderr is None else score.stderr
     beyond = score.values - STANDARD_ERRORS * error > null_of(null, "induction", "q95").values
-    passing = (score.values >= LEAST_INDUCTION) & beyond
+    uniform = torch.as_tensor(torch.nan if score.baseline is None else score.baseline, dtype=score.values.dtype)
+    passing = (score.values >= (TIMES_UNIFORM * uniform).nan_to_num(ENOUGH).clamp(max=ENOUGH)) & beyond
     heads = [head for head, passed in zip(cells_of(score), passing.flatten().tolist(), strict=True) if passed]
     value = dict(zip(cells_of(score), score.values.flatten().tolist(), strict=True))
     return sorted(heads, key=lambda head: -value[head])

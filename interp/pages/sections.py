@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from interp.models import AuditResult
-from interp.pages.heads import LEAST_INDUCTION, Head, ablated_heads, at_head, name_of, null_of, score_of, strongest
+from interp.pages.heads import LEAST_SHARE, Head, ablated_heads, at_head, name_of, null_of, score_of, strongest
 from interp.pages.measuring import Found, Refused
 from interp.report import (
     AttentionMaps,
@@ -87,7 +87,7 @@ def heads_that_matter(found: Found) -> dict[Head, str]:
     candidates: list[tuple[Result, str, str, float]] = []
     scores, ablation = found["scores"], found["ablation"]
     if not isinstance(scores, Refused):
-        named = {"induction": -1.0, "previous_token": LEAST_INDUCTION, "current_token": LEAST_INDUCTION}
+        named = {"induction": -1.0, "previous_token": LEAST_SHARE, "current_token": LEAST_SHARE}
         known = [name for name in named if name in scores.labels_of("score")]
         candidates += [(score_of(scores, name), f"the highest {name} score", ".2f", named[name]) for name in known]
     if not isinstance(ablation, Refused):
