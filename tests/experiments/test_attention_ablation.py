@@ -15,7 +15,7 @@ from interp.result import Result
 from tests.experiments.test_optimizer_comparison import corpora  # noqa: F401
 
 TINY = [
-    "seeds=[0,1]",
+    "seeds=[0]",
     "floor_rows=48",
     "sweep_rows=4",
     "sweep_length=4",
@@ -38,10 +38,10 @@ def test_the_study_ends_in_a_page(tmp_path: Path, corpora: list[str], capsys: py
     data = json.loads((tmp_path / "page" / "results.json").read_text())
     assert len(data["verdicts"]) == 8
     found = {name: Result.from_json(result) for name, result in data["results"]["results"].items()}
-    assert found["test loss"].values.shape == (11, 2)
+    assert found["test loss"].values.shape == (11, 1)
     assert found["floors"].values.shape == (2, 2, 2)
-    assert found["heads"].values.shape == (2, 2, 2, 4)
-    assert found["MLPs"].values.shape == (3, 2, 2)
+    assert found["heads"].values.shape == (2, 1, 2, 4)
+    assert found["MLPs"].values.shape == (3, 1, 2)
     assert found["removal"].values[:, 0].tolist() == [0] * 4
     epochs = {name: Result.from_json(result) for name, result in data["results"]["perplexity by epoch"].items()}
     assert {result.labels_of("step") for result in epochs.values()} == {("0", "1", "2")}

@@ -14,7 +14,7 @@ from experiments.optimizer_comparison.measure import best_rates
 from interp.result import Result
 
 TINY = [
-    "seeds=[0,1]",
+    "seeds=[0]",
     "search_seed=2",
     "rates=3",
     "timed_steps=2",
@@ -49,7 +49,7 @@ def test_the_study_ends_in_a_page(tmp_path: Path, corpora: list[str], capsys: py
     data = json.loads((tmp_path / "page" / "results.json").read_text())
     assert len(data["verdicts"]) == 7
     found = {name: Result.from_json(result) for name, result in data["results"]["results"].items()}
-    assert found["test loss"].values.shape == (6, 2)
+    assert found["test loss"].values.shape == (6, 1)
     assert found["search"].values.shape == (5, 3)
     assert found["padding"].values[:2].tolist() == [0, 0]
     assert float(found["padding"].values[3]) > 0
@@ -58,7 +58,6 @@ def test_the_study_ends_in_a_page(tmp_path: Path, corpora: list[str], capsys: py
     assert {result.labels_of("step") for result in epochs.values()} == {("0", "1", "2")}
     starts = torch.stack([result.values[:, 0] for result in epochs.values()])
     assert torch.equal(starts, starts[:1].expand_as(starts)), "in each seed all begin at the same model"
-    assert len(set(starts[0].tolist())) == 2
 
 
 @pytest.mark.parametrize(
