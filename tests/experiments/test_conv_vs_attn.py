@@ -37,7 +37,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_study_ends_in_a_page(tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--out", str(tmp_path / "page"), "--runs", str(tmp_path / "runs"), "--workers", "1", f"text.data.corpus={corpus}", *TINY]
+    places = ["--out", str(tmp_path / "page"), "--runs", str(tmp_path / "runs"), "--workers", "1"]
+    words = [*places, f"text.data.corpus={corpus}", *TINY]
     main(words)
     printed = capsys.readouterr().out
     assert printed.rstrip().endswith(f"The report is at {tmp_path / 'page' / 'index.html'}")
