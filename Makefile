@@ -5,7 +5,8 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TL3 := .venv-tl3
 WORKERS ?= 2
-PYTEST = -m pytest -n $(WORKERS) --dist loadfile
+# files in order: those with the fewest tests are the longest here, and must not come last
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help report test test-tl3 lint docs previews notebooks clean
 help:

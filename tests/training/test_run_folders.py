@@ -282,7 +282,7 @@ def test_the_largest_parameter_is_tracked() -> None:
     assert [step for step, _ in largest.seen] == [3, 6]
     every = LargestParameter(every=1)
     fit(TINY, callbacks=[every], progress=False)
-    assert every.seen[-1][1] == max(float(weight.abs().max()) for weight in run.model.parameters())
+    assert every.seen[-1][1] == max(float(weight.detach().abs().max()) for weight in run.model.parameters())
     assert dict(every.seen)[6] == dict(largest.seen)[6]
 
 
