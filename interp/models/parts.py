@@ -101,9 +101,8 @@ class Attention(nn.Module):
         self.W_Q, self.W_K, self.W_V = (_xavier(n_heads, d_model, d_head) for _ in range(3))
         self.output_projection = output_projection
         if output_projection:
-            self.W_O = nn.Parameter(
-                rearrange(_xavier(n_heads, d_model, d_head).data, "head d_model d_head -> head d_head d_model")
-            )
+            weight = rearrange(_xavier(n_heads, d_model, d_head).data, "head d_model d_head -> head d_head d_model")
+            self.W_O = nn.Parameter(weight.contiguous())  # laid out as it is named: torch's fused optimizers need that
         else:
             identity = rearrange(torch.eye(d_model), "(head d_head) d_model -> head d_head d_model", head=n_heads)
             self.register_buffer("W_O", identity, persistent=False)

@@ -55,8 +55,11 @@ class Together(torch.optim.Optimizer):
 def can_be_fused(parameters: Sequence[Tensor]) -> bool:
     """Whether torch's fused optimizers may have them: on the CPU those take every tensor's numbers to lie side by side.
 
-    A bridge's queries, keys and values are views into one weight, and would be changed wrongly without a word.
+    A bridge's queries, keys and values are views into one weight, and would be changed wrongly without a word; so would a
+    transposed weight whose gradient is laid out in rows.
     """
+    if not all(weight.is_contiguous() for weight in parameters):
+        return False
     sizes = ((weight.numel() * weight.element_size(), weight.untyped_storage().nbytes()) for weight in parameters)
     return all(own == memory for own, memory in sizes)
 

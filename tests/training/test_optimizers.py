@@ -13,7 +13,7 @@ from interp.data import RepeatedConfig
 from interp.errors import ConfigError, RunFolderError
 from interp.models import ConvAttnConfig, TransformerConfig, build_model
 from interp.training import Callback, RunConfig, StepLosses, TrainConfig, Training, fit, read_step_losses, run_id
-from interp.training.muon import Together
+from interp.training.muon import Together, can_be_fused
 from interp.training.steps import make_optimizer
 
 TINY = RunConfig(
@@ -62,6 +62,26 @@ def test_each_is_torchs_own(optimizer: str, build: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     other, _ = after_one_step("sgd" if optimizer != "sgd" else "adamw", build)
     assert not all(torch.equal(a, b) for a, b in zip(other, theirs, strict=True))
+
+
+def test_a_fused_step_is_taken_only_where_it_is_right() -> None:
+    """A weight of its own, one turned round, and a part of a larger one: torch's fused step is right on the first alone."""
+
+    def stepped(weight: torch.Tensor, fused: bool) -> torch.Tensor:
+        weight = torch.nn.Parameter(weight)
+        weight.grad = torch.arange(1.0 - weight.numel() / 2, 1 + weight.numel() / 2).view(weight.shape)
+        torch.optim.AdamW([weight], lr=0.1, fused=fused).step()
+        return weight.detach().clone()
+
+    weights = {
+        "own": lambda: torch.ones(6, 8),
+        "turned": lambda: torch.ones(8, 6).t(),
+        "part": lambda: torch.ones(6, 24)[:, 8:16],
+    }
+    right = {name: torch.allclose(stepped(make(), True), stepped(make(), False)) for name, make in weights.items()}
+    assert (
+        {name: can_be_fused([make()]) for name, make in weights.items()} == right == {"own": True, "turned": False, "part": False}
+    )
 
 
 def test_muons_step_is_an_orthogonal_matrix_of_adamws_size() -> None:
