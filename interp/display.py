@@ -20,6 +20,7 @@ _BOOLEANS = ("bool", "bool_")  # Python's and NumPy's
 _VISIBLE = {" ": "·", "\n": "⏎", "\r": "␍", "\t": "⇥"}
 _WHITE, _BLUE, _RED = (255, 255, 255), (8, 81, 156), (178, 24, 43)
 _MOST_CELLS, _MOST_COLUMNS, _MOST_ROWS = 400, 26, 10
+_LONGEST = 24  # of a label: the names of all scores fit
 
 
 def number(value: float | int, digits: int = 3) -> str:
@@ -167,10 +168,10 @@ def _heat(result: "Result") -> str:
     body = ""
     for name, row in zip(rows, values.tolist(), strict=True):
         cells = "".join(f'<td title="{next(hints)}"{_coloured(v / largest, two_signs)}>{_fixed(v, largest)}</td>' for v in row)
-        body += f'<tr style="text-align:right"><th scope="row">{_text(visible_token(name))}</th>{cells}</tr>'
+        body += f'<tr style="text-align:right"><th scope="row">{_text(visible_token(name, _LONGEST))}</th>{cells}</tr>'
     corner = "\u202f\\\u202f".join(result.axes)
     head = f'<th style="white-space:nowrap">{_text(corner)}</th>'
-    head += "".join(f'<th scope="col">{_text(visible_token(name))}</th>' for name in columns)
+    head += "".join(f'<th scope="col">{_text(visible_token(name, _LONGEST))}</th>' for name in columns)
     sign = "−" if bool((values < 0).any()) else ""
     scale = f"blue −{number(largest)}, white 0, red {number(largest)}" if two_signs else f"white 0, blue {sign}{number(largest)}"
     return _rows(head, body) + line(f"colour: {scale}" + (f"; {MISSING} is undefined" if bool(values.isnan().any()) else ""))
@@ -179,7 +180,7 @@ def _heat(result: "Result") -> str:
 def _hints(result: "Result") -> Iterable[str]:
     """For every value, in order: where it is, the value, its standard error, its baseline."""
     for row in result.to_frame().to_dict("records"):
-        place = ", ".join(f"{axis} {visible_token(str(row[axis]))}" for axis in result.axes)
+        place = ", ".join(f"{axis} {visible_token(str(row[axis]), _LONGEST)}" for axis in result.axes)
         more = f" ± {number(row['stderr'], 2)}" if not is_missing(row.get("stderr")) else ""
         more += f", baseline {number(row['baseline'])}" if not is_missing(row.get("baseline")) else ""
         yield _text(f"{place}: {number(row['value'], 4)}{more}")

@@ -79,7 +79,9 @@ def _timelines(found: Found) -> Section:
     names = ", ".join(VARIANTS)
     baseline = final["induction"].baseline
     scores = curve_grid({name: timelines[name] for name in SCORES}, "step", "share of attention", columns=3, log_x=True)
-    gains = curve_grid({name: timelines[name] for name in GAINS}, "step", "nats", columns=3, log_x=True, baseline=0)
+    gains = curve_grid(
+        {name: timelines[name] for name in GAINS}, "step", "nats", columns=3, log_x=True, baseline=0, shared_y=False
+    )
     losses = {"training loss": timelines["train_loss"], "validation loss": timelines["validation_loss"]}
     rows = [{"curve": name, "seeds with a change": change.share} | _row(change) for name, change in found.changes.items()]
     table = pd.DataFrame({name: [spread_of(result, variant) for variant in VARIANTS] for name, result in final.items()})

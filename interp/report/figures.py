@@ -79,8 +79,13 @@ def curve_grid(
     baseline: float | int | None = None,
     baseline_label: str = "baseline",
     y_range: tuple[float | int, float | int] | None = None,
+    shared_y: bool = True,
 ) -> Drawn:
-    """Small multiples of `curves` with shared axes, one per entry of `panels`; the first names the legend."""
+    """Small multiples of `curves`, one per entry of `panels`; the first names the legend.
+
+    The axes are shared, so that heights can be compared; with `shared_y=False` each panel fills its own, so that a small one
+    does not come out flat beside a large one.
+    """
     check_any(panels)
     for results in panels.values():
         check_any(results)
@@ -88,7 +93,7 @@ def curve_grid(
     rows = ceil(len(panels) / columns)
     with styled():
         figure = new_figure(max(5.3, 3.0 * columns), 0.5 + 2.6 * rows)
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        grid = figure.subplots(rows, columns, sharex=True, sharey=shared_y, squeeze=False)
         for axes, (title, results) in zip(grid.flat, panels.items(), strict=False):
             _draw_curves(axes, results, log_x, baseline, baseline_label)
             axes.set(title=fill(title, 26) if len(title) > 26 else title, ylim=y_range)

@@ -82,6 +82,12 @@ def test_a_figure_comes_with_every_number_in_it():
     assert plain(drawn.data) == [*rows_of("m", of_seeds), *single, ("chance", "None", "None", 0.3)]
     grid = curve_grid({"left": {"m": of_seeds}, "right": {"m": of_seeds}}, "x", "y").data
     assert plain(grid) == [(panel, *row) for panel in ("left", "right") for row in rows_of("m", of_seeds)]
+    for shared in (True, False):
+        heights = [
+            axes.get_ylim()
+            for axes in curve_grid({"left": {"m": of_seeds}, "right": {"m": alone}}, "x", "y", shared_y=shared).figure.axes
+        ]
+        assert (heights[0] == heights[1]) == shared
     bars = {"a": result(3, axes=("seed",)), "b": result(2, axes=("seed",), seed=1)}
     assert plain(score_bars(bars, "x").data) == rows_of("a", bars["a"]) + rows_of("b", bars["b"])
     whole = result(2, 3, axes=("layer", "head"), labels={"head": ("x", "y", "z")})
