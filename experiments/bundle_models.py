@@ -111,16 +111,16 @@ def measured(folder: Path) -> list[Row]:
     scores = interp.head_scores(model, period=period)
     null = interp.null_scores(model, period=period)
     for name in ("induction", "previous_token"):
-        values = scores.at(score=scores.labels_of("score").index(name))
+        values = scores.at(score=name)
         layer, head = _best(values)
-        chance = null.values[1, null.labels_of("score").index(name), layer, head].item()
+        chance = null.at(statistic="q95", score=name, layer=layer, head=head).item()
         what = f"{name.replace('_', ' ')} score of L{layer}H{head}, its best head"
         rows.append(_row(what, "share of attention", *_number(values, layer, head), _baseline(values, layer, head)))
         rows.append(
             _row(f"{name.replace('_', ' ')} score of L{layer}H{head}, 95 % of its null", "share of attention", chance, None, None)
         )
-    resting = scores.at(score=scores.labels_of("score").index("first_token"))
-    place = _best(scores.at(score=scores.labels_of("score").index("induction")))
+    resting = scores.at(score="first_token")
+    place = _best(scores.at(score="induction"))
     what = "attention of L{}H{} to the first token".format(*place)
     rows.append(_row(what, "share of attention", *_number(resting, *place), _baseline(resting, *place)))
     tokens = interp.repeated_tokens(model, period=period)

@@ -105,6 +105,24 @@ def describe_result(result: "Result") -> str:
     return card(result.name, *parts, details("Provenance", known_facts(result.provenance)))
 
 
+def lines_of_result(result: "Result") -> list[str]:
+    """A result in plain text: a line that says what it is, then its values as a table, of many the largest."""
+    head = f"{result.name}: {'; '.join(filter(None, _facts(result)))}"
+    cells, defined = result.values.numel(), result.values.numel() - int(result.values.isnan().sum())
+    if not cells or not result.axes:
+        spread = "" if result.stderr is None or not cells else f" ± {number(float(result.stderr.detach()), 2)}"
+        return [head, f"{number(float(result.values.detach()))}{spread}" if cells else "no values"]
+    rows = result.to_frame() if cells <= _MOST_ROWS else result.top(_MOST_ROWS)
+    shown = {name: [cell(value) for value in rows[name]] for name in map(str, rows.columns)}
+    widths = {name: max(map(len, (name, *column))) for name, column in shown.items()}
+    lines = [[name.rjust(width) for name, width in widths.items()]]
+    lines += [
+        [text.rjust(widths[name]) for name, text in zip(shown, row, strict=True)] for row in zip(*shown.values(), strict=True)
+    ]
+    more = [f"the {_MOST_ROWS} largest of {number(defined)} defined values; .to_frame() has all"] if defined > _MOST_ROWS else []
+    return [whole(text) for text in [head, *("  ".join(row) for row in lines), *more]]
+
+
 def known_facts(provenance: "Provenance") -> dict[str, str]:
     """The parts of a provenance that are known, as text."""
     facts = asdict(provenance)

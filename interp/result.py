@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.display import describe_result, whole
+from interp.display import describe_result, lines_of_result, whole
 from interp.errors import ResultError, nearest
 from interp.files import write_whole
 
@@ -109,16 +109,13 @@ class Result:
         order = values.nan_to_num(nan=-math.inf).argsort(descending=True, stable=True)
         return self._rows([place for place in order[: max(k, 0)].tolist() if not values[place].isnan()])
 
-    def at(self, **where: int) -> "Result":
-        """The part of this result at fixed indices, e.g. `scores.at(layer=1)`; those axes disappear."""
-        for axis, place in where.items():
-            self._check_axis(axis)
-            size = self.values.shape[self.axes.index(axis)]
-            if not hasattr(place, "__index__") or not -size <= place < size:
-                raise ResultError(
-                    f"{self.name}.at({axis}={place!r})", f"axis {axis!r} has {size} entries", f"Give an index, 0 to {size - 1}"
-                )
-        index = tuple(where.get(axis, slice(None)) for axis in self.axes)
+    def at(self, **where: int | str) -> "Result":
+        """The part of this result at fixed places, e.g. `scores.at(score="induction", layer=1)`; those axes disappear.
+
+        A place is an index, or a label of that axis as text. Raises `ResultError` for an axis or a place that is not there.
+        """
+        places = {axis: self._place(axis, place) for axis, place in where.items()}
+        index = tuple(places.get(axis, slice(None)) for axis in self.axes)
         rest = tuple(axis for axis in self.axes if axis not in where)
         baseline = self.baseline
         if isinstance(baseline, Tensor):
@@ -237,6 +234,29 @@ class Result:
             raise ResultError(
                 f"axis {axis!r} of {self.name}", f"it has axes {self.axes}", f"{nearest(axis, self.axes)}Choose one of those"
             )
+
+    def _place(self, axis: str, place: int | str) -> int:
+        """The index along `axis` of an index or a label."""
+        names, asked = self.labels_of(axis), f"{self.name}.at({axis}={place!r})"
+        if isinstance(place, str):
+            if names.count(place) == 1:
+                return names.index(place)
+            if place in names:
+                truth = f"{names.count(place)} of the {len(names)} labels of axis {axis!r} are that"
+                raise ResultError(asked, truth, "Give an index")
+            truth = f"none of the {len(names)} labels of axis {axis!r} is that"
+            some = f"{', '.join(names[:12])}{', …' if len(names) > 12 else ''}"
+            raise ResultError(asked, truth, f"{nearest(place, names)}Give an index, or one of {some}")
+        if not hasattr(place, "__index__") or not -len(names) <= place < len(names):
+            truth = f"axis {axis!r} has {len(names)} entries"
+            raise ResultError(asked, truth, f"Give an index, 0 to {len(names) - 1}, or a label as text")
+        return int(place)
+
+    def __repr__(self) -> str:
+        return f"<Result {lines_of_result(self)[0]}>"
+
+    def __str__(self) -> str:
+        return "\n".join(lines_of_result(self))
 
     def _repr_html_(self) -> str:
         return describe_result(self)

@@ -92,7 +92,7 @@ def final_table(runs: VariantRuns, study: StudyConfig, data: TokenData) -> dict[
 
     def null(run: FinishedRun) -> float:
         found = interp.null_scores(run.model, period=study.period, n_sequences=16, seed=REPORT)
-        return found.values[1, found.labels_of("score").index("induction")].max().item()
+        return found.at(statistic="q95", score="induction").values.max().item()
 
     def rest(run: FinishedRun) -> float:
         names = ["induction", "first_token"]

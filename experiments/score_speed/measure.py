@@ -89,7 +89,7 @@ def side_by_side(copies: int) -> pd.DataFrame:
     rows = []
     for score, (layer, head) in heads.items():
         row = {"head": f"L{layer}H{head}, {score.replace('_', ' ')}", "copies": copies}
-        row["interp"] = ours.values[ours.labels_of("score").index(score), layer, head].item()
+        row["interp"] = ours.at(score=score, layer=layer, head=head).item()
         for label, options in {"mul": {}, "mul, exclude_bos": {"exclude_bos": True}, "abs": {"error_measure": "abs"}}.items():
             row[f"detect_head {label}"] = detect_head(model, tokens, DETECTED[score], **options)[layer, head].item()
         rows.append(row)

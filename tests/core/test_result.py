@@ -42,8 +42,16 @@ def test_a_part_keeps_its_labels() -> None:
     assert row.values[2] == 0.4
     assert row.baseline[0] == 0.06
     assert scores().at(layer=0, head=1).item() == 0.9
+    assert scores().at(layer="3", head=1).item() == 0.9  # by its label
     with pytest.raises(ResultError, match="Did you mean 'layer'"):
         scores().at(layr=0)
+    named = Result(name="n", values=torch.tensor([1.0, 2.0]), axes=("score",), labels={"score": ("induction", "loss")})
+    assert named.at(score="loss").item() == 2.0
+    with pytest.raises(ResultError, match="none of the 2 labels.*Did you mean 'induction'.*or one of induction, loss"):
+        named.at(score="inductoin")
+    twice = Result(name="n", values=torch.tensor([1.0, 2.0]), axes=("pos",), labels={"pos": ("the", "the")})
+    with pytest.raises(ResultError, match="2 of the 2 labels of axis 'pos' are that. Give an index"):
+        twice.at(pos="the")
     with pytest.raises(ResultError, match="6 values"):
         scores().item()
 
@@ -201,8 +209,25 @@ def test_errors_say_what_is_true_and_survive_pickling() -> None:
     assert again.remedy == "Remedy"
 
 
+def test_a_result_in_a_terminal_is_a_line_and_printed_a_table() -> None:
+    assert repr(scores()).startswith("<Result ") and "\n" not in repr(scores())
+    head, names, first, *_ = str(scores()).splitlines()
+    assert "layer (2) × head (3)" in head
+    assert names.split() == ["layer", "head", "value", "stderr", "baseline"]
+    assert "tensor" not in str(scores())
+    many = Result(name="many", values=torch.arange(40.0), axes=("pos",))
+    assert str(many).splitlines()[2].split() == ["39", "39.0"]
+    assert str(many).splitlines()[-1].startswith("the 10 largest of 40")
+    assert (
+        str(Result(name="one", values=torch.tensor(0.5), axes=(), stderr=torch.tensor(0.01), unit="nats"))
+        == "one: nats\n0.500 ± 0.010"
+    )
+    assert str(Result(name="none", values=torch.zeros(0, 2), axes=("a", "b"))).endswith("no values")
+    assert "–" in str(Result(name="odd", values=torch.tensor([torch.nan, 1.0]), axes=("pos",), labels={"pos": ("\ud800", "b")}))
+
+
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("bad", [{"axis": 9}, {"layer": 2}, {"layer": -3}, {"head": "1"}, {"head": 1.0}])
+@pytest.mark.parametrize("bad", [{"axis": 9}, {"layer": 2}, {"layer": -3}, {"head": "9"}, {"head": 1.0}])
 def test_a_place_that_is_not_there(bad: dict) -> None:
     with pytest.raises(ResultError):
         scores().at(**bad)
