@@ -86,6 +86,21 @@ def test_induction_pairs_differ_in_the_token_to_copy_alone() -> None:
         assert wrong not in row
 
 
+def test_induction_pairs_can_differ_in_what_marks_the_place() -> None:
+    pairs, usual = (induction_pairs(41, n=9, period=5, corruption=kind, seed=3) for kind in ("prefix", "source"))
+    assert torch.equal(pairs.clean, usual.clean) and torch.equal(pairs.answers, usual.answers)
+    changed = pairs.clean != pairs.corrupted
+    assert torch.equal(changed.nonzero()[:, 1], pairs.position("prefix"))
+    assert torch.equal(at(pairs.corrupted, pairs.position("prefix")), pairs.wrong)
+    assert not (pairs.corrupted[:, :-1] == pairs.corrupted[:, -1:]).any(), "nothing matches the end"
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_corruption_that_is_not_there() -> None:
+    with pytest.raises(DataError, match="corrupted by 'prefx'.*Did you mean 'prefix'"):
+        induction_pairs(41, n=2, period=5, corruption="prefx")  # type: ignore[arg-type]
+
+
 def test_induction_pairs_of_a_model_keep_to_its_vocabulary_and_context() -> None:
     model = AttnAttn(d_vocab=13, d_model=6, n_ctx=12)
     assert induction_pairs(model, n=3, period=6).clean.max() < 13

@@ -16,21 +16,30 @@ from interp.errors import DataError, nearest
 from interp.seeds import seed_for
 
 Corruption = Literal["swap", "third", "new"]
+InductionCorruption = Literal["source", "prefix"]
 MOST_EXAMPLES = 4  # of words, in an error
 
 
-def induction_pairs(model: Any, *, n: int = 32, period: int = 16, seed: int = 0) -> PromptPairs:
+def induction_pairs(
+    model: Any, *, n: int = 32, period: int = 16, corruption: InductionCorruption = "source", seed: int = 0
+) -> PromptPairs:
     """`n` prompts BOS + r + r without its last token, which is the answer: r is `period` distinct random tokens.
 
-    In the corrupted prompt the last token of the *first* copy is another one, found nowhere else; so each prompt calls for a
-    token that only its own first copy holds, and all else is the same. Named positions: "prefix" (the token before the one
-    that is copied, in the first copy), "source" (the one that is copied) and "end" (the prefix again). A head that attends
-    at a fixed distance answers too: compare several periods.
+    Named positions: "prefix" (the token before the one that is copied, in the first copy), "source" (the one that is copied)
+    and "end" (the prefix again). What `corruption` changes in the corrupted prompt, to a token found nowhere else, `wrong`:
+
+    * "source": the token that is copied, so that each prompt calls for a token that only its own first copy holds. What
+      carries the answer shows; what tells where it stands is the same in both prompts, and does not;
+    * "prefix": the token before it, so that nothing matches the end any more. What tells where the answer stands shows too
+      (a previous-token head, through the keys of an induction head).
+
+    A head that attends at a fixed distance answers the first kind too: compare several periods.
 
     `model` is a model (its vocabulary without special tokens, its BOS; 0 where it has no tokenizer) or the size of a vocabulary.
     The tokens are on the CPU and depend on `seed` alone.
     Raises `DataError` when the vocabulary is unknown or too small, or when the prompts exceed the model's context.
     """
+    _check_corruption("induction pairs", corruption, InductionCorruption)
     d_vocab, n_ctx = (model, None) if isinstance(model, int) else _shape_of(model)
     if n_ctx is not None and 2 * period > n_ctx:
         raise DataError(
@@ -49,14 +58,18 @@ def induction_pairs(model: Any, *, n: int = 32, period: int = 16, seed: int = 0)
     )[:, : period + 2]
     start, copied, other = drawn[:, :period], drawn[:, period], drawn[:, period + 1]
     prefix = start[:, 1:]
-    clean, corrupted = (torch.cat([start, token[:, None], prefix], dim=1) for token in (copied, other))
+    clean = torch.cat([start, copied[:, None], prefix], dim=1)
+    places = _everywhere(n, prefix=period - 1, source=period)
+    corrupted = clean.clone()
+    corrupted[torch.arange(n), places[corruption]] = other
     return PromptPairs(
         clean=clean,
         corrupted=corrupted,
         answers=copied,
         wrong=other,
-        positions=_everywhere(n, prefix=period - 1, source=period),
-        description=f"induction pairs: BOS + r + r, r of {period} distinct random tokens out of {d_vocab}, seed {seed}",
+        positions=places,
+        description=f"induction pairs: BOS + r + r, r of {period} distinct random tokens out of {d_vocab}, "
+        f"the {corruption} changed, seed {seed}",
     )
 
 
@@ -77,11 +90,7 @@ def ioi_pairs(
     Raises `DataError` when fewer than five names, or no place or object, are single tokens here, or for an unknown `corruption`.
     """
     asked = "indirect-object pairs"
-    if corruption not in get_args(Corruption):
-        known = get_args(Corruption)
-        raise DataError(
-            f"{asked} corrupted by {corruption!r}", f"the ways are {', '.join(known)}", f"{nearest(corruption, known)}Use one"
-        )
+    _check_corruption(asked, corruption, Corruption)
     _check(asked, n, tokenizer)
     names = _enough(asked, "names", words.NAMES, single_words(tokenizer, words.NAMES), 5)
     places = _enough(asked, "places", words.PLACES, single_words(tokenizer, words.PLACES, "the"), 1)
@@ -259,6 +268,14 @@ def _enough(asked: str, what: str, all_words: Sequence[str], found: dict[str, in
 
 def _everywhere(n: int, **places: int) -> dict[str, torch.Tensor]:
     return {name: torch.full((n,), place) for name, place in places.items()}
+
+
+def _check_corruption(asked: str, corruption: str, ways: Any) -> None:
+    known = get_args(ways)
+    if corruption not in known:
+        raise DataError(
+            f"{asked} corrupted by {corruption!r}", f"the ways are {', '.join(known)}", f"{nearest(corruption, known)}Use one"
+        )
 
 
 def _check(asked: str, n: int, tokenizer: Any) -> None:
