@@ -50,18 +50,23 @@ def smear_keys(keys: PerHead, share: Float[Tensor, " head"]) -> PerHead:
     return torch.cat([keys[:, :1], (1 - share) * keys[:, 1:] + share * keys[:, :-1]], dim=1)
 
 
-def rotated(x: PerHead, base: float = 10000.0) -> PerHead:
-    """Rotary positions: entry f of the first half and of the second turn together by pos · base^(−2f/d_head) (Su et al. 2021)."""
-    cos, sin = (rearrange(part, "pos entry -> pos 1 entry") for part in rotation(x.shape[1], x, base))
+def rotated(x: PerHead, n_turned: int) -> PerHead:
+    """Rotary positions: entry f of the first half and of the second turn together, as `rotation` says (Su et al. 2021)."""
+    cos, sin = (rearrange(part, "pos entry -> pos 1 entry") for part in rotation(x.shape[1], x, n_turned))
     return turned(x, cos, sin)
 
 
-def rotation(n_places: int, like: Tensor, base: float = 10000.0) -> tuple[Float[Tensor, "pos entry"], Float[Tensor, "pos entry"]]:
-    """Cosines and sines of the angles at each position, for heads as wide as `like`; in float32 at least."""
-    half = like.shape[-1] // 2
+def rotation(
+    n_places: int, like: Tensor, n_turned: int, base: float = 10000.0
+) -> tuple[Float[Tensor, "pos entry"], Float[Tensor, "pos entry"]]:
+    """Cosines and sines of the angles at each position, for heads as wide as `like`; in float32 at least.
+
+    The angle of entry f is pos · base^(−f/n_turned) for the first `n_turned` entries of half a head, and 0 for the others.
+    """
     dtype = torch.promote_types(like.dtype, torch.float32)
-    places, entries = (torch.arange(n, dtype=dtype, device=like.device) for n in (n_places, half))
-    angle = einsum(places, base ** (-entries / half), "pos, entry -> pos entry")
+    places, entries = (torch.arange(n, dtype=dtype, device=like.device) for n in (n_places, like.shape[-1] // 2))
+    speed = torch.where(entries < n_turned, base ** (-entries / n_turned), 0.0)
+    angle = einsum(places, speed, "pos, entry -> pos entry")
     return angle.cos(), angle.sin()
 
 
@@ -75,10 +80,10 @@ class Attention(nn.Module):
     """softmax(q k / sqrt(d_head)) over the current and earlier positions, or over all with `causal=False`.
 
     Without `output_projection` the heads' outputs are concatenated (needs n_heads * d_head == d_model), which `W_O` then states
-    as slices of the identity. With `smeared` each key is mixed with the one before it, by a learnt share per head. With
-    `rotary` queries and keys are rotated by their positions, after `hook_q` and `hook_k` and before `hook_rot_q` and
-    `hook_rot_k`. `dropout` acts on the pattern, after `hook_pattern`. Weights are Xavier-normal, as of the joint
-    [d_model, n_heads * d_head] matrix; biases (with `bias`) start at 0.
+    as slices of the identity. With `smeared` each key is mixed with the one before it, by a learnt share per head. `rotary`
+    pairs of entries of queries and keys are rotated by their positions (0: none), after `hook_q` and `hook_k` and before
+    `hook_rot_q` and `hook_rot_k`. `dropout` acts on the pattern, after `hook_pattern`. Weights are Xavier-normal, as of the
+    joint [d_model, n_heads * d_head] matrix; biases (with `bias`) start at 0.
     """
 
     W_O: Tensor
@@ -92,7 +97,7 @@ class Attention(nn.Module):
         output_projection: bool = False,
         *,
         causal: bool = True,
-        rotary: bool = False,
+        rotary: int = 0,
         bias: bool = False,
         dropout: float = 0.0,
     ):
@@ -128,7 +133,7 @@ class Attention(nn.Module):
             k = smear_keys(self.hook_k_unsmeared(k), self.previous_share)
         q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)
         if self.rotary:
-            q, k = self.hook_rot_q(rotated(q)), self.hook_rot_k(rotated(k))
+            q, k = self.hook_rot_q(rotated(q, self.rotary)), self.hook_rot_k(rotated(k, self.rotary))
         pattern = self.hook_pattern(self.hook_attn_scores(self.masked(self.scores(q, k))).softmax(-1))
         z = einsum(self.dropout(pattern), v, "batch head query key, batch key head d_head -> batch query head d_head")
         return self.output(self.hook_z(z))

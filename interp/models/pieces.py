@@ -247,7 +247,7 @@ class _OwnBlock(BlockPieces):
     def rotated(self, x: Heads, places: Int[Tensor, " token"]) -> Heads:
         if not self.attn.rotary or not len(places):
             return x
-        cos, sin = (table[places][:, None] for table in rotation(int(places.max()) + 1, x))
+        cos, sin = (table[places][:, None] for table in rotation(int(places.max()) + 1, x, self.attn.rotary))
         return turned(x, cos, sin)
 
     def joined(self, resid_pre: Stream, attn_out: Stream) -> Stream:

@@ -1,8 +1,9 @@
 """The transformer, hooked and configurable."""
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
 from interp.config import setting, settings
@@ -24,6 +25,9 @@ class TransformerConfig(ResidualConfig):
         "learned",
         "how positions are told: added to token embeddings (learned, sinusoidal), by rotating queries and keys, not at all",
     )
+    rotary_share: Annotated[float, Field(gt=0, le=1)] = setting(
+        1.0, "share of a head's entries that turn with rotary positions; the rest compare content alike at every distance"
+    )
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "TransformerConfig":
@@ -31,7 +35,21 @@ class TransformerConfig(ResidualConfig):
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}: change one, or set d_head")
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(f"rotary positions turn pairs of entries and heads have {self.head_width}: make that even")
+        if self.positions != "rotary" and self.rotary_share != 1:
+            raise ValueError("rotary_share acts only on rotary positions: leave it out, or set positions to rotary")
+        if self.positions == "rotary" and not (
+            self.n_turned > 0 and math.isclose(2 * self.n_turned, self.rotary_share * self.head_width)
+        ):
+            raise ValueError(
+                f"rotary_share {self.rotary_share:g} of {self.head_width} entries is not a whole number of pairs: "
+                f"take a multiple of {2 / self.head_width:g}"
+            )
         return self
+
+    @property
+    def n_turned(self) -> int:
+        """How many pairs of a head's entries turn with the position."""
+        return round(self.rotary_share * self.head_width / 2) if self.positions == "rotary" else 0
 
     @property
     def head_width(self) -> int:
@@ -59,7 +77,7 @@ class Transformer(ResidualModel):
             config.head_width,
             output_projection=True,
             causal=config.causal,
-            rotary=config.positions == "rotary",
+            rotary=config.n_turned,
             bias=config.bias,
             dropout=config.dropout,
         )

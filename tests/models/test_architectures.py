@@ -136,6 +136,13 @@ def test_registering_needs_a_settings_class_of_its_own() -> None:
     [
         (TransformerConfig, {"n_heads": 3}, "d_model 64 is not a multiple of n_heads 3"),
         (TransformerConfig, {"positions": "rotary", "d_head": 5}, "heads have 5: make that even"),
+        (
+            TransformerConfig,
+            {"positions": "rotary", "d_head": 10, "rotary_share": 0.5},
+            "0.5 of 10 entries is not a whole number of pairs: take a multiple of 0.2",
+        ),
+        (TransformerConfig, {"positions": "rotary", "d_head": 10, "rotary_share": 0.05}, "is not a whole number of pairs"),
+        (TransformerConfig, {"rotary_share": 0.5}, "rotary_share acts only on rotary positions"),
         (TransformerConfig, {"positions": "sinusoidal", "d_model": 25, "d_head": 5}, "d_model 25 is odd"),
         (TransformerConfig, {"mlp": False, "gated": True}, "act only on a feed-forward layer"),
         (TransformerConfig, {"mlp": False, "d_mlp": 7}, "act only on a feed-forward layer"),

@@ -61,17 +61,18 @@ def plain_attention(attn: Any, x: Tensor) -> Tensor:
         for weight, b in zip(attn.weights, attn.biases, strict=True)
     )
     if attn.rotary:
-        q, k = turned(q), turned(k)
+        q, k = turned(q, attn.rotary), turned(k, attn.rotary)
     heads = F.scaled_dot_product_attention(q, k, v, is_causal=attn.causal)
     out = sum(F.linear(heads[:, h], w.T) for h, w in enumerate(attn.W_O))
     return out + (0 if attn.b_O is None else attn.b_O)
 
 
-def turned(x: Tensor) -> Tensor:
-    """Rotary positions as complex numbers: pair (f, f + half) times e^{i pos / 10000^(f / half)}."""
+def turned(x: Tensor, n: int) -> Tensor:
+    """Rotary positions as complex numbers: pair (f, f + half) times e^{i pos / 10000^(f / n)} for f < n."""
     half = x.shape[-1] // 2
-    angle = torch.outer(torch.arange(x.shape[-2]).double(), 10000 ** -(torch.arange(half).double() / half))
-    pairs = torch.complex(*x.double().split(half, -1)) * torch.polar(torch.ones_like(angle), angle)
+    angle = torch.outer(torch.arange(x.shape[-2]).double(), 10000 ** -(torch.arange(n).double() / n))
+    pairs = torch.complex(*x.double().split(half, -1))
+    pairs = torch.cat([pairs[..., :n] * torch.polar(torch.ones_like(angle), angle), pairs[..., n:]], dim=-1)
     return torch.cat([pairs.real, pairs.imag], dim=-1).to(x.dtype)
 
 
@@ -109,6 +110,7 @@ CASES: list[dict[str, Any]] = [
     {"norm": "post", "mlp": False, "norm_kind": "rms"},
     {"positions": "sinusoidal", "causal": False, "tied": True, "activation": "relu"},
     {"positions": "rotary", "norm_kind": "rms", "d_head": 10, "gated": True},
+    {"positions": "rotary", "rotary_share": 0.4, "d_head": 10, "mlp": False},
     {"positions": "none", "norm": "none", "bias": False, "d_head": 5},
 ]
 

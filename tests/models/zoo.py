@@ -196,7 +196,9 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "attn-attn": lambda: toy(AttnAttn),
     "smeared-key": lambda: toy(SmearedKeyAttn, output_projection=True, d_head=D_HEAD + 1),
     "transformer": lambda: randomised(toy(Transformer, d_head=D_HEAD + 1, d_mlp=D_MLP)),
-    "transformer-post": lambda: randomised(toy(Transformer, positions="rotary", norm="post", norm_kind="rms", gated=True)),
+    "transformer-post": lambda: randomised(
+        toy(Transformer, positions="rotary", rotary_share=2 / 3, norm="post", norm_kind="rms", gated=True)
+    ),
     "own": own_model,
 }
 MISSING = {"hooked-transformer": "TransformerLens 4 has no HookedTransformer: run `make test-tl3`"} if TL >= (4, 0) else {}
