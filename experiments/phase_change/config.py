@@ -13,11 +13,11 @@ from interp.training import RunConfig, TrainConfig
 TWO, ONE, SMEARED = "two layers", "one layer", "one layer, smeared keys"
 VARIANTS = (TWO, ONE, SMEARED)
 
-STRONG = 5.0  # times a uniform head's score: what counts as an induction head
+STRONG = 0.4  # share of all attention on what followed last time: what counts as a clear induction head
 ABRUPT = 0.5  # decades of training steps within which the change from a tenth to nine tenths happens
-TOLERANCE = 0.05  # decades by which the head that looks back may be later
+TOLERANCE = 0.05  # decades by which the previous-token head may be later
 TOGETHER = 0.2  # decades between the middles of two changes that count as one
-COMPOSED = 1.5  # times chance: K-composition of the head that looks back with the head that does induction
+COMPOSED = 1.5  # times chance: K-composition of the previous-token head with the head that does induction
 REMOVED = 0.5  # share of the gain on repeats that ablating the induction heads removes
 SPARED = 0.25  # largest share that ablating as many other heads may remove
 CIRCUIT = 0.5  # share of the best head's score from which a head belongs to the circuit

@@ -177,7 +177,7 @@ def composition_over_steps(models: Mapping[int, Any]) -> Result:
 
 
 def circuit(model: HookedModel, period: int) -> tuple[list[Head], Head]:
-    """The induction heads of the second layer (every one that scores at least half of the best), and the head that looks back."""
+    """The induction heads of the second layer (every one that scores at least half of the best), and the previous-token head."""
     scores = interp.head_scores(model, scores=["induction", "previous_token"], period=period, seed=CHOOSE).values
     induction, previous = scores[0, -1], scores[1, 0]
     heads = [(scores.shape[1] - 1, int(head)) for head in (induction >= CIRCUIT * induction.max()).nonzero().flatten()]

@@ -83,7 +83,11 @@ def _timelines(found: Found) -> Section:
         {name: timelines[name] for name in GAINS}, "step", "nats", columns=3, log_x=True, baseline=0, shared_y=False
     )
     losses = {"training loss": timelines["train_loss"], "validation loss": timelines["validation_loss"]}
-    rows = [{"curve": name, "seeds with a change": change.share} | _row(change) for name, change in found.changes.items()]
+    rows = [
+        {"curve": name, "seeds with a change": f"{round(change.share * len(change.reasons))} of {len(change.reasons)}"}
+        | _row(change)
+        for name, change in found.changes.items()
+    ]
     table = pd.DataFrame({name: [spread_of(result, variant) for variant in VARIANTS] for name, result in final.items()})
     table.insert(0, "model", VARIANTS)
     return Section(
@@ -137,7 +141,7 @@ def _heads(looks: Looks) -> Section:
                 selected=looks.selected,
             ),
         ],
-        lead="An induction head's map shows a line below the diagonal, one step right of the earlier copy; the head that looks back, "
+        lead="An induction head's map shows a line below the diagonal, one step right of the earlier copy; the previous-token head, "
         "a line right below the diagonal. Maps are for looking; the scores are the evidence.",
     )
 
@@ -217,7 +221,7 @@ def _method(study: StudyConfig, described: str) -> Section:
                 "text that was not made to repeat.\n\n"
                 "A phase change is a plateau, a sigmoid in log steps and a plateau (`interp.phase_change`): it must predict left-out readings better than a "
                 "constant or a line, show both plateaus, and exceed twice the range of the one-layer models.\n\n"
-                "Induction heads are the heads of the second layer that score at least half of its best; the head that looks back is the first "
+                "Induction heads are the heads of the second layer that score at least half of its best; the previous-token head is the first "
                 "layer's best previous-token head."
             )
         ],

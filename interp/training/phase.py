@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from interp.display import number
 from interp.errors import ResultError
 from interp.result import Result
 from interp.seeds import seed_for
@@ -44,9 +45,9 @@ class PhaseChange:
         if not self.found:
             return f"no phase change ({self.share:.0%} of seeds): {'; '.join(dict.fromkeys(self.reasons))}"
         middle, low, high = self.numbers.values[0].tolist()
-        bounds = "" if math.isnan(low) else f" (between {low:.4g} and {high:.4g})"
+        bounds = "" if math.isnan(low) else f" (between {number(low)} and {number(high)})"
         width, height = self.numbers.values[[3, 4], 0].tolist()
-        return f"phase change at step {middle:.4g}{bounds}, {width:.2g} decades wide, height {height:.3g}"
+        return f"phase change at step {number(middle)}{bounds}, {width:.2g} decades wide, height {height:.3g}"
 
 
 def phase_change(

@@ -10,7 +10,7 @@ import torch
 import interp
 from experiments import bundle_models
 from experiments.phase_change.__main__ import main
-from experiments.phase_change.answers import headline, lost, verdicts
+from experiments.phase_change.answers import GAIN, headline, lost, verdicts
 from experiments.phase_change.config import ONE, SMEARED, TWO, VARIANTS
 from experiments.phase_change.measure import SETS, around, nearest_step
 from interp.errors import RunFolderError
@@ -148,7 +148,12 @@ def made(*, good: bool) -> tuple[dict[str, Result], dict[str, PhaseChange], dict
 def test_each_prediction_can_hold_and_can_fail() -> None:
     final, changes, pair, cut = made(good=True)
     assert [card.outcome for card in verdicts(final, changes, pair, cut)] == ["supported"] * 8
-    assert "0.90" in headline(final, changes, cut)
+    assert "0.90" in headline(final, changes, cut) and "comes with it" in headline(final, changes, cut)
+    late = changes | {GAIN: phase_change(rise(1000, 2.0))}
+    assert "comes at another time" in headline(final, late, cut)
+    assert "cannot be told in every seed" in headline(final, changes | {GAIN: phase_change(rise(100, 0.0))}, cut)
+    answers = {card.question: card.answer for card in verdicts(final, changes, pair, cut)}
+    assert answers["Is it abrupt?"].startswith("In all 2 seeds the rise")
     assert [card.outcome for card in verdicts(*made(good=False))] == ["refuted"] * 8
     assert all("Predicted: " in card.evidence for card in verdicts(final, changes, pair, cut))
 
