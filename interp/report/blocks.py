@@ -12,6 +12,7 @@ from interp.display import cell, is_numeric
 from interp.errors import ReportError, nearest
 from interp.report import circuitsvis, svg
 from interp.report.atlas import HeadAtlas
+from interp.report.contents import check_blocks
 from interp.report.download import packed_csv
 from interp.report.notebook import Shown, for_notebook
 from interp.report.plotting import Drawn
@@ -190,9 +191,15 @@ class ColoredTokens(Shown):
 
 @dataclass(frozen=True, eq=False)
 class Row(Shown):
-    """Blocks side by side where the screen has room for them, one below the other where it has not."""
+    """Blocks side by side where the screen has room for them, one below the other where it has not.
+
+    Raises `ReportError` for what is no block, and says what to wrap it in.
+    """
 
     blocks: Sequence[Block]
+
+    def __post_init__(self) -> None:
+        check_blocks("a row", self.blocks)
 
     def render(self, drawing: Drawing) -> Markup:
         return drawing.fill("row", blocks=[block.render(drawing) for block in self.blocks])

@@ -14,6 +14,7 @@ from interp.errors import ReportError
 from interp.files import write_whole
 from interp.report import circuitsvis
 from interp.report.blocks import Row, Verdict
+from interp.report.contents import check_blocks, shown_results
 from interp.report.notebook import for_notebook, framed
 from interp.report.rendering import Block, Drawing, environment
 from interp.result import Provenance, Result
@@ -24,27 +25,44 @@ DATA = "results.json"
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A heading with blocks below it; `lead` says in a sentence or two what the section shows."""
+    """A heading with blocks below it; `lead` says in a sentence or two what the section shows.
+
+    Raises `ReportError` for what is no block, and says what to wrap it in.
+    """
 
     title: str
     blocks: Sequence[Block]
     lead: str = ""
+
+    def __post_init__(self) -> None:
+        check_blocks(f"section {self.title!r}", self.blocks)
+
+
+class _FromBlocks(dict[str, Result]):
+    """Stands where no results were given, until those that the blocks hold are known."""
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
     """A whole report. `results` are the numbers behind it, all written to `results.json`; groups may be nested once.
 
-    `command` rebuilds the report, `facts` are shown below the title (preset, seeds, time, …).
+    Without `results`, those that the blocks hold are taken, by their names. `command` rebuilds the report, `facts` are shown
+    below the title (preset, seeds, time, …). What is empty or unknown is left out. Raises `ReportError` for what is no section.
     """
 
     title: str
     question: str
     sections: Sequence[Section]
-    results: Mapping[str, Result | Mapping[str, Result]]
-    command: str
-    provenance: Provenance
+    results: Mapping[str, Result | Mapping[str, Result]] = field(default_factory=_FromBlocks)
+    command: str = ""
+    provenance: Provenance = field(default_factory=Provenance)
     facts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_sections(self.title, self.sections)
+        if isinstance(self.results, _FromBlocks):
+            blocks = [block for section in self.sections for block in section.blocks]
+            object.__setattr__(self, "results", shown_results(blocks))
 
     def _repr_html_(self) -> str:
         sections = [replace(section, blocks=[for_notebook(block) for block in section.blocks]) for section in self.sections]
@@ -57,6 +75,7 @@ def write_page(page: Page, folder: str | Path) -> Path:
     Both are made and checked before either is written, and each appears whole or not at all. The same page gives the
     same bytes. Raises `ReportError` when something in it cannot be shown.
     """
+    _check_page(page)
     try:
         html, data = render_page(page).encode("utf-8"), _data(page).encode("utf-8")
     except UnicodeEncodeError as error:
@@ -69,7 +88,22 @@ def write_page(page: Page, folder: str | Path) -> Path:
 
 def render_page(page: Page) -> str:
     """The HTML of the page. Raises `ReportError` when something in it cannot be shown."""
+    _check_page(page)
     return _html(page, data=DATA)
+
+
+def _check_sections(title: str, sections: object) -> None:
+    is_list = isinstance(sections, list | tuple)
+    wrong = [each for each in sections if not isinstance(each, Section)] if isinstance(sections, list | tuple) else [sections]
+    if wrong:
+        truth = f"its sections {'hold' if is_list else 'are'} a {type(wrong[0]).__name__}"
+        raise ReportError(f"page {title!r}", truth, "Give a list of sections: [Section(title, [block, …]), …]")
+
+
+def _check_page(page: object) -> None:
+    if not isinstance(page, Page):
+        remedy = "Make one: Page(title, question, [Section(title, [block, …])])"
+        raise ReportError("writing a page", f"a {type(page).__name__} is no page", remedy)
 
 
 def _html(page: Page, data: str) -> str:
@@ -79,6 +113,7 @@ def _html(page: Page, data: str) -> str:
         {"name": drawing.name("section"), "title": s.title, "lead": s.lead, "blocks": _render(s.blocks, drawing)}
         for s in page.sections
     ]
+    provenance, contents = known_facts(page.provenance), _contents(page.results)
     return (
         environment()
         .get_template("page.html.jinja")
@@ -89,14 +124,16 @@ def _html(page: Page, data: str) -> str:
             assets=drawing.assets(),
             circuitsvis_version=circuitsvis.VERSION,
             data=data,
-            provenance=known_facts(page.provenance),
-            contents=_contents(page.results),
+            provenance=provenance,
+            contents=contents,
+            origin=bool(page.command or provenance or contents),  # whether anything is known of where it comes from
         )
     )
 
 
 def render_document(blocks: Sequence[Block], title: str) -> str:
     """A small HTML document with just these blocks, as self-contained and as safe as a page."""
+    check_blocks(f"document {title!r}", blocks)
     drawing = Drawing()
     html = _render(blocks, drawing)
     return environment().get_template("document.html.jinja").render(title=title, html=html, assets=drawing.assets())

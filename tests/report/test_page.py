@@ -21,6 +21,7 @@ from interp.report import (
     ColoredTokens,
     Drawn,
     Figure,
+    Grid,
     Page,
     Prose,
     Row,
@@ -30,6 +31,7 @@ from interp.report import (
     render_page,
     write_page,
 )
+from interp.report.page import _check_page
 from interp.report.text import number, visible_token
 from interp.result import Provenance, Result
 
@@ -242,3 +244,63 @@ def test_numbers(value, shown):
 def test_tokens_can_be_seen():
     assert [visible_token(t) for t in (" the", "\n\t\r", "a\x00", "\u202e")] == ["·the", "⏎⇥␍", "a\\x00", "\\u202e"]
     assert visible_token("x" * 40) == "x" * 11 + "…" and visible_token("\ud800") == "\\ud800"
+
+
+SCORES = Result(name="scores", values=torch.ones(2, 3), axes=("layer", "head"))
+
+
+def section_of(blocks: object) -> None:
+    """What `Section("x", blocks)` checks, past the type checker of the tests, which would see it first."""
+    Section.__post_init__(SimpleNamespace(title="x", blocks=blocks))
+
+
+UNWRAPPED = {
+    "a result over two axes": (
+        lambda: section_of([SCORES]),
+        r"'scores' with axes .*Grid\(result, caption\); .*HeadAtlas",
+    ),
+    "a result over one axis": (lambda: section_of([LOSS]), r"Wrap it: Figure\(bar_chart\(result\)"),
+    "patterns of all heads": (
+        lambda: section_of([Result(name="p", values=torch.ones(1, 2, 3, 3), axes=("layer", "head", "query", "key"))]),
+        r"Wrap it: HeadAtlas\(result, tokens",
+    ),
+    "a data frame": (lambda: section_of([Prose("p"), pd.DataFrame()]), r"number 1 .*Table\(frame, caption\)"),
+    "a text": (lambda: section_of(["text"]), r"Prose\(text\)"),
+    "a text as the list": (lambda: section_of("text"), r"should be a list.*Prose\(text\)"),
+    "a matplotlib figure": (lambda: section_of([MatplotlibFigure()]), r"Figure\(Drawn\(figure, data\), alt, caption\)"),
+    "what curves give": (lambda: section_of([Drawn(MatplotlibFigure(), pd.DataFrame())]), r"Figure\(drawn, alt, caption\)"),
+    "a block as the list": (lambda: section_of(Grid(SCORES, "c")), r"should be a list. Give \[Grid\(…\)\]"),
+    "a class": (lambda: section_of([Prose]), r"the class Prose.*Prose\(…\)"),
+    "a result in a row": (lambda: Row.__post_init__(SimpleNamespace(blocks=[SCORES])), "a row: .*Grid"),
+    "a text as a page": (lambda: _check_page("hello"), r"a str is no page.*Page\(title"),
+    "a block as a section": (
+        lambda: Page.__post_init__(SimpleNamespace(title="t", sections=[Prose("p")])),
+        r"page 't': its sections hold a Prose",
+    ),
+    "a section as the list": (
+        lambda: Page.__post_init__(SimpleNamespace(title="t", sections=Section("s", []))),
+        "its sections are a Section",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNWRAPPED)
+def test_what_is_no_block_is_refused_at_once_with_what_to_wrap_it_in(what: str):
+    make, said = UNWRAPPED[what]
+    with pytest.raises(ReportError, match=said):
+        make()
+
+
+def test_a_page_from_a_notebook_needs_no_results_command_or_provenance(tmp_path: Path):
+    blocks = [Row([Grid(SCORES, "c")]), Grid(replace(SCORES), "c"), ColoredTokens(TOKENS, LOSS, "c", 0, 4)]
+    page = Page("t", "", [Section("s", blocks)])
+    assert list(page.results) == ["scores", "scores 2", "loss"]
+    path = write_page(page, tmp_path)
+    assert list(json.loads(path.with_name("results.json").read_text())["results"]) == ["scores", "scores 2", "loss"]
+    html = path.read_text()
+    assert "Numbers behind this page: 3 results" in html
+    for absent in ('class="command"', "The command below", "Model, data and versions", 'class="question"'):
+        assert absent not in html
+    bare = render_page(Page("t", "q", [Section("s", [Prose("p")])]))
+    assert 'id="provenance"' not in bare and "#provenance" not in bare and 'class="question"' in bare
+    assert not Page("t", "q", [Section("s", [Grid(SCORES, "c")])], {}).results, "none was asked for"
