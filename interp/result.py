@@ -276,6 +276,11 @@ def mean_over_examples(readings: Float[Tensor, "example *shape"]) -> tuple[Tenso
     return mean, None if bool((n < 2).all()) else stderr.masked_fill(n < 2, torch.nan)
 
 
+def left_out(undefined: int, n: int, whats: str, lacking: str) -> str:
+    """What a description says of undefined examples: "; 1 of 4 examples have no defined metric and are left out", or nothing."""
+    return f"; {undefined} of {n} {whats} have no defined {lacking} and are left out" if undefined else ""
+
+
 def _broadcasts(tensor: Tensor, shape: tuple[int, ...]) -> bool:
     try:
         return torch.broadcast_shapes(tensor.shape, shape) == shape

@@ -24,7 +24,7 @@ from interp.metrics.values import check_treats_rows_alone, measured_values, row_
 from interp.models.calling import check_tokens
 from interp.probes.weights import TAP_NAMES
 from interp.provenance import provenance_of
-from interp.result import Result, mean_over_examples
+from interp.result import Result, left_out, mean_over_examples
 from interp.sites import HookedModel, Site, check_model, sites_of
 
 Tokens = Int[Tensor, "batch pos"]
@@ -309,8 +309,7 @@ def _placed(grid: _Grid, effects: Tensor, name: str, unit: str, told: str) -> Re
 
 def _told(intact: Tensor) -> str:
     undefined = int(intact.isnan().sum())
-    left_out = f"; {undefined} of {len(intact)} examples have no defined metric and are left out" if undefined else ""
-    return f"untouched, the metric is {float(intact.nanmean()):.4g}{left_out}"
+    return f"untouched, the metric is {float(intact.nanmean()):.4g}{left_out(undefined, len(intact), 'examples', 'metric')}"
 
 
 def _averaged(effects: Result) -> Result:

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.errors import DataError
+from interp.errors import DataError, kind_of
 from interp.metrics.base import (
     Logits,
     Metric,
@@ -62,7 +62,7 @@ class Accuracy(Metric):
 
     def score(self, read: Read, tokens: Tokens) -> PerExample:
         predicted, targets = _predictions(read, tokens, self.targets)
-        return (predicted.argmax(-1) == targets).to(read.dtype).mean(-1)
+        return hits(predicted, targets).to(read.dtype).mean(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,21 +190,34 @@ def loss(targets: Sequence[int] | None = None) -> Metric:
 
 
 def accuracy(targets: Sequence[int] | None = None) -> Metric:
-    """Share of the target tokens (as in `loss`) that the largest logit names; higher is better."""
+    """Share of the target tokens (as in `loss`) that the largest logit names; higher is better. NaN where a logit read is NaN."""
     return Accuracy(_targets("accuracy", targets))
+
+
+def hits(logits: Float[Tensor, "*places d_vocab"], targets: Int[Tensor, "*places"]) -> Float[Tensor, "*places"]:
+    """1 where the largest logit names the target, 0 where another is larger, NaN where any of them is NaN: none is the largest."""
+    right = (logits.argmax(-1) == targets).double()
+    return right.masked_fill(logits.amax(-1).isnan(), torch.nan)
 
 
 def logit_diff(answers: Ids, wrong: Ids, position: Position = -1) -> Metric:
     """Logit of the answer minus logit of the wrong answer at `position`; larger is better. Softmax would not change it.
 
     Token ids: one for every example, one per example, or several per example ([batch answer]: their mean logit). `position` is
-    one for all or one per example. Reads that position and the ids named, nothing else.
+    one for all or one per example. Reads that position and the ids named, nothing else. `model.to_single_token(" is")` makes an
+    answer in words into its id; `model.to_tokens(" is")` puts BOS before it, which would be averaged in. Raises `DataError` for
+    ids that cannot be used, and where all answers and all wrong ones begin with the same id, as those do.
     """
-    return LogitDiff(token_ids("answers", answers), token_ids("wrong", wrong), position_of(position))
+    right, other = token_ids("answers", answers), token_ids("wrong", wrong)
+    _check_no_bos(right, other)
+    return LogitDiff(right, other, position_of(position))
 
 
 def prob(answers: Ids, position: Position = -1) -> Metric:
-    """Probability at `position` of the answer, or of any of several (their sum). Arguments as in `logit_diff`."""
+    """Probability at `position` of the answer, or of any of several (their sum). Arguments as in `logit_diff`.
+
+    Ids made by `model.to_tokens` would add the probability of BOS; take `model.to_single_token`.
+    """
     return Prob(token_ids("answers", answers), position_of(position))
 
 
@@ -226,7 +239,7 @@ def normalized(metric: MetricLike, clean: PerExample, corrupted: PerExample) -> 
     """
     for name, values in {"clean": clean, "corrupted": corrupted}.items():
         if not isinstance(values, Tensor) or values.ndim != 1:
-            told = f"{name!r} is a {type(values).__name__}, not a tensor [batch]"
+            told = f"{name!r} is {kind_of(values)}, not a tensor [batch]"
             raise DataError("normalized", told, "Give one value per example, e.g. metric_values(…).values")
     if len(clean) != len(corrupted):
         raise DataError("normalized", f"there are {len(clean)} clean and {len(corrupted)} corrupted values", "Give pairs")
@@ -249,7 +262,7 @@ def _before(targets: tuple[int, ...] | None) -> Reads:
 
 def _predictions(read: Tensor, tokens: Tensor, targets: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
     """The logits that predict, and the tokens predicted."""
-    tokens = tokens.to(read.device)
+    tokens = tokens.to(read.device, torch.int64)
     if targets is None:
         return read[:, :-1], tokens[:, 1:]
     return read, gather(tokens, torch.tensor(targets), 1, "target")
@@ -257,12 +270,34 @@ def _predictions(read: Tensor, tokens: Tensor, targets: tuple[int, ...] | None) 
 
 def token_ids(name: str, ids: Ids) -> Int[Tensor, "... answer"]:
     """Ids for all examples [answer], or for each [batch answer]. Raises `DataError`, naming `name`, for anything else."""
+    _check_no_words(name, ids)
     found = _integers(ids)
     if found is None or found.ndim > 2 or found.numel() == 0 or int(found.min()) < 0:
         raise DataError(f"token ids {name}", f"they are {ids!r}", "Give ids of the model's vocabulary, at least one")
     if found.ndim == 0:
         return found.reshape(1)
     return found if found.ndim == 2 else rearrange(found, "batch -> batch 1")
+
+
+def _check_no_words(name: str, ids: Any) -> None:
+    given = ids if isinstance(ids, list | tuple) else [ids]
+    words = [one for one in given if isinstance(one, str)]
+    if words:
+        told = f"there is text among them ({words[0]!r}), and a metric knows no tokenizer"
+        raise DataError(f"token ids {name}", told, f"Give the id of each: model.to_single_token({words[0]!r})")
+
+
+def _check_no_bos(right: Tensor, other: Tensor) -> None:
+    """Raise `DataError` for ids as `model.to_tokens` makes them of words: with BOS on both sides, which halves the difference."""
+    if min(right.ndim, other.ndim) < 2 or min(right.shape[1], other.shape[1]) < 2:
+        return
+    first = torch.cat([right[:, 0], other[:, 0].to(right.device)])
+    if bool((first == first[0]).all()):
+        raise DataError(
+            "logit difference of several answers",
+            f"all answers and all wrong ones begin with id {int(first[0])}, as ids made by model.to_tokens begin with BOS",
+            "Give the id of each word: model.to_single_token(word), or model.to_tokens(words, prepend_bos=False)",
+        )
 
 
 def _integers(values: Any) -> Tensor | None:

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import DataError
-from interp.probes.loss import cross_entropy
+from interp.probes.loss import check_finite_losses, cross_entropy
 from interp.probes.padding import check_unpadded
 from interp.probes.repeats import check_repeats
-from interp.result import Result, mean_over_examples
+from interp.result import Result, left_out, mean_over_examples
 from interp.running import Probe, Readings, run
 from interp.sites import OUTPUT, HookedModel, Site
 
@@ -69,8 +69,9 @@ def in_context_learning(
     `early` and `late` are positions of predicted tokens (position 0 is never predicted); each loss is the mean over the odd
     `window` of positions centred there, as one index is noisy. Standard errors are over sequences, paired for the difference.
     Olsson et al. 2022 take the loss of the 500th token minus that of the 50th (window 1) on 512-token examples; public code
-    has both signs. All rows must be whole texts of equal length: padded tokens are refused. Raises `DataError` when a window does
-    not fit. Cost: one forward pass.
+    has both signs. All rows must be whole texts of equal length: padded tokens are refused. Rows with a NaN among these losses are
+    left out of all parts and counted in the description. Raises `DataError` when a window does not fit, `ModelError` for an
+    infinite loss. Cost: one forward pass.
     """
     check_unpadded(model, tokens)
     return run(model, tokens, [InContextLearning(early, late, window)], batch_size=batch_size)[InContextLearning.name]
@@ -110,19 +111,25 @@ class RepeatLoss(Probe):
 
 
 def repeat_loss(model: HookedModel, tokens: Int[Tensor, "batch pos"], period: int, *, batch_size: int | None = None) -> Result:
-    """Loss on the two copies of BOS + r + r and the gain; see `RepeatLoss`. Cost: one forward pass."""
+    """Loss on the two copies of BOS + r + r and the gain; see `RepeatLoss`. Cost: one forward pass.
+
+    Rows with a NaN among these losses are left out and counted in the description; an infinite one raises `ModelError`.
+    """
     return run(model, tokens, [RepeatLoss(period)], batch_size=batch_size)[RepeatLoss.name]
 
 
 def _parts(name: str, readings: Float[Tensor, "example part"], *, labels: tuple[str, ...], description: str) -> Result:
-    mean, stderr = mean_over_examples(readings)
+    check_finite_losses(name, readings[:, :2])  # the third part is their difference
+    defined = readings[~readings.isnan().any(1)]  # all parts over the same rows: the difference of the means is their mean
+    n = len(readings)
+    mean, stderr = mean_over_examples(defined)
     return Result(
         name=name,
         values=mean,
         stderr=stderr,
         axes=("part",),
         labels={"part": labels},
-        count=len(readings),
+        count=len(defined),
         unit="nats",
-        description=description,
+        description=description + left_out(n - len(defined), n, "sequences", "loss"),
     )

@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interp.errors import DataError
-from interp.probes.loss import cross_entropy
+from interp.errors import DataError, ModelError
+from interp.probes.loss import check_finite_losses, cross_entropy
 from interp.probes.padding import check_mask, check_unpadded, valid_positions
-from interp.result import Result
+from interp.result import Provenance, Result, left_out
 from interp.running import Probe, Readings, run
 from interp.sites import OUTPUT, HookedModel, Site
 
@@ -20,6 +20,7 @@ Inputs = (
     Any  # a string, strings, ids [batch pos], or an iterable of such tensors, of [tensor], of {"input_ids", "attention_mask"}
 )
 STATISTICS = ("mean", "min", "max")
+TOO_LARGE = 709.0  # nats: exp of more is no finite number in float64
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class PerTokenLoss(Probe):
         return cross_entropy(activation, prepared)
 
     def result(self, readings: Readings) -> Result:
-        return _token_losses(readings[OUTPUT].double())
+        losses = readings[OUTPUT].double()
+        check_finite_losses("token losses", losses)
+        return _token_losses(losses, torch.ones_like(losses, dtype=torch.bool))
 
 
 def token_losses(
@@ -48,25 +51,37 @@ def token_losses(
 ) -> Result:
     """The loss in nats of every predicted token: axes (sequence, target), NaN where a row has no token (padding, or shorter).
 
+    NaN also marks the tokens whose loss the model leaves undefined; the description counts those.
+
     `inputs`: a string or several (made into tokens by `model.to_tokens`, each by itself, BOS as that puts it), ids [batch pos],
     or an iterable of batches: ids, ids alone in a list (a loader of a `TensorDataset`), or mappings with "input_ids" and perhaps
     "attention_mask" (a Hugging Face loader).
     Padding is what `attention_mask` (ones, then zeros) or `pad_id` (its run at the end of a row) says; tokens that look padded by
     the model's tokenizer are refused while neither is given. Padding must be on the right and the model causal: then what
     stands there cannot change the losses before it. Target t is the token at position t, given those before it.
-    Raises `DataError`. Cost: one forward pass. `perplexity` gives the summary.
+    Raises `DataError`; `ModelError` for an infinite loss. Cost: one forward pass. `perplexity` gives the summary.
     """
-    parts, provenance = [], None
+    values, there, provenance = _read(model, inputs, attention_mask, pad_id, batch_size)
+    return _token_losses(values, there).with_provenance(provenance)
+
+
+def _read(
+    model: HookedModel, inputs: Inputs, attention_mask: Tensor | None, pad_id: int | None, batch_size: int | None
+) -> tuple[Float[Tensor, "sequence target"], Bool[Tensor, "sequence target"], Provenance]:
+    """The losses, NaN where there is no token, and where there is one."""
+    parts, valids, provenance = [], [], None
     for tokens, mask in _batches(model, inputs, attention_mask):
         valid = _valid(model, tokens, mask, pad_id)
         result = run(model, tokens, [PerTokenLoss()], batch_size=batch_size)[PerTokenLoss.name]
-        parts.append(result.values.cpu().masked_fill(~valid[:, 1:].cpu(), math.nan))
+        valids.append(valid[:, 1:].cpu())
+        parts.append(result.values.cpu().masked_fill(~valids[-1], math.nan))
         provenance = provenance or result.provenance
     if provenance is None:
         raise DataError("token losses", "there is nothing in the inputs", "Give at least one sequence")
     width = max(part.shape[1] for part in parts)
-    padded = [nn.functional.pad(part, (0, width - part.shape[1]), value=math.nan) for part in parts]
-    return _token_losses(torch.cat(padded)).with_provenance(provenance)
+    values = torch.cat([nn.functional.pad(part, (0, width - part.shape[1]), value=math.nan) for part in parts])
+    there = torch.cat([nn.functional.pad(valid, (0, width - valid.shape[1])) for valid in valids])
+    return values, there, provenance
 
 
 def perplexity(
@@ -82,31 +97,38 @@ def perplexity(
     The measures are "loss" in nats and "perplexity", its exponential; so the mean perplexity is exp(mean loss over tokens), the
     usual corpus perplexity, and not the mean of the tokens' own. The standard error of the mean loss is over sequences
     (a ratio estimate: sequences weigh by their tokens), that of perplexity follows from it; `count` is the number of tokens.
-    Arguments, padding and errors as in `token_losses`; raises `DataError` too when no token is predicted.
+    Tokens whose loss is NaN are left out and counted in the description; all is NaN when none is left.
+    Arguments, padding and errors as in `token_losses`; raises `DataError` too when no token is predicted, and `ModelError` for a
+    loss whose exponential is too large for a number.
     """
-    losses = token_losses(model, inputs, attention_mask=attention_mask, pad_id=pad_id, batch_size=batch_size)
-    defined = ~losses.values.isnan()
-    n = int(defined.sum())
+    values, there, provenance = _read(model, inputs, attention_mask, pad_id, batch_size)
+    n, defined = int(there.sum()), ~values.isnan()
     if n == 0:
         raise DataError("perplexity", "no token is predicted: every sequence has a single one", "Give longer sequences")
-    kept = losses.values[defined]
-    loss = torch.stack([kept.mean(), kept.min(), kept.max()])
+    kept = values[defined]
+    loss = torch.stack([kept.mean(), kept.min(), kept.max()]) if len(kept) else torch.full((3,), math.nan, dtype=values.dtype)
+    if float(loss[2]) > TOO_LARGE:
+        told = f"a token has a loss of {float(loss[2]):.4g} nats, and its exponential is too large for a number"
+        raise ModelError("perplexity", told, "Look at the losses themselves: interp.token_losses")
     error = torch.full_like(loss, math.nan)
-    error[0] = _ratio_error(losses.values.nansum(1), defined.sum(1), float(loss[0]))
-    return replace(
-        losses,
+    error[0] = _ratio_error(values.nansum(1), defined.sum(1), float(loss[0]))
+    return Result(
         name="perplexity",
         values=torch.stack([loss, loss.exp()]),
         stderr=torch.stack([error, error * loss.exp()]),
         axes=("measure", "statistic"),
         labels={"measure": ("loss", "perplexity"), "statistic": STATISTICS},
-        count=n,
+        count=len(kept),
         unit="nats (loss)",
-        description="over all predicted tokens; lower is better; perplexity is exp(loss)",
+        description="over all predicted tokens; lower is better; perplexity is exp(loss)"
+        + left_out(n - len(kept), n, "predicted tokens", "loss"),
+        provenance=provenance,
     )
 
 
-def _token_losses(values: Float[Tensor, "sequence target"]) -> Result:
+def _token_losses(values: Float[Tensor, "sequence target"], there: Bool[Tensor, "sequence target"]) -> Result:
+    undefined, n = int(values[there].isnan().sum()), int(there.sum())
+    told = f", and at {undefined} of {n} tokens, whose loss is not defined" if undefined else ""
     return Result(
         name="token_losses",
         values=values,
@@ -114,7 +136,7 @@ def _token_losses(values: Float[Tensor, "sequence target"]) -> Result:
         labels={"target": tuple(str(position) for position in range(1, values.shape[1] + 1))},
         count=len(values),
         unit="nats",
-        description="loss of the token at each position, given those before it; NaN: no token there",
+        description=f"loss of the token at each position, given those before it; NaN: no token there{told}",
     )
 
 
@@ -160,8 +182,8 @@ def _valid(model: HookedModel, tokens: Tensor, mask: Tensor | None, pad_id: int 
 
 
 def _ratio_error(sums: Tensor, counts: Tensor, mean: float) -> float:
-    """Standard error of Σ sums / Σ counts over sequences; NaN for a single one."""
-    n = len(sums)
+    """Standard error of Σ sums / Σ counts over the sequences that have any; NaN for a single one."""
+    n = int((counts > 0).sum())
     if n < 2:
         return math.nan
     residuals = sums - mean * counts

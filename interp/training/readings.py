@@ -1,5 +1,6 @@
 """What is read on held-out data while a model trains, in float32 and without dropout."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from interp.data import TokenData
+from interp.metrics.standard import hits
 from interp.probes.loss import NextTokenAccuracy, TokenLoss
 from interp.result import Result
 from interp.running import Probe, Readings, measure
@@ -20,7 +22,7 @@ from interp.training.objectives import Batch, masked, token_losses
 
 @dataclass(frozen=True)
 class _Counted(Probe):
-    """Sums over the predictions that count in this very batch: loss, right predictions, how many."""
+    """Sums over the predictions that count in this very batch: loss, right predictions, how many. NaN where one is undefined."""
 
     name: ClassVar[str] = "counted"
     objective: str
@@ -31,11 +33,13 @@ class _Counted(Probe):
         return [OUTPUT]
 
     def read(self, activation: Tensor, site: Site, prepared: Any) -> Tensor:
-        losses, right = token_losses(self.objective, activation, self.tokens), activation.argmax(-1)
+        losses = token_losses(self.objective, activation, self.tokens)
         if self.objective == "autoregressive":
-            losses, right = nn.functional.pad(losses, (1, 0)), nn.functional.pad(right[:, :-1], (1, 0), value=-1)
-        hits = right == self.tokens
-        parts = [torch.where(self.which, part.double(), 0.0).sum(-1) for part in (losses, hits, torch.ones_like(losses))]
+            losses = nn.functional.pad(losses, (1, 0))
+            right = nn.functional.pad(hits(activation[:, :-1], self.tokens[:, 1:]), (1, 0))
+        else:
+            right = hits(activation, self.tokens)
+        parts = [torch.where(self.which, part.double(), 0.0).sum(-1) for part in (losses, right, torch.ones_like(losses))]
         return torch.stack(parts, dim=-1)
 
     def result(self, readings: Readings) -> Result:
@@ -59,7 +63,13 @@ def validation_numbers(model: Any, data: TokenData, config: TrainConfig) -> dict
     if config.targets == "answers" and numbers:
         return {"validation_loss": numbers["answer_loss"], "validation_accuracy": numbers["answer_accuracy"], **numbers}
     measured = measure(model, tokens, [TokenLoss(), NextTokenAccuracy()], batch_size=config.batch_size)
-    return {"validation_loss": measured["loss"].item(), "validation_accuracy": measured["accuracy"].item(), **numbers}
+    loss, accuracy = (_of_all(measured[name], len(tokens)) for name in ("loss", "accuracy"))
+    return {"validation_loss": loss, "validation_accuracy": accuracy, **numbers}
+
+
+def _of_all(result: Result, n: int) -> float:
+    """The mean over all `n` examples: NaN when one of them is undefined, so that a run whose numbers break down shows it."""
+    return result.item() if result.count == n else math.nan
 
 
 def _of_answers(model: Any, data: TokenData, config: TrainConfig) -> dict[str, float]:

@@ -7,6 +7,7 @@ import torch
 
 from interp import metrics
 from interp.errors import DataError, InterpError
+from interp.interventions import ablation_sweep
 from interp.models import AttnAttn
 
 BATCH, POS, D_VOCAB = 5, 7, 11
@@ -219,3 +220,27 @@ def test_normalized_takes_tensors_of_any_type() -> None:
     model = AttnAttn(d_vocab=D_VOCAB, d_model=6, n_heads=2)
     with pytest.raises(DataError, match="metric_values"):
         metrics.normalized(metric, metrics.metric_values(model, tokens, metric), torch.zeros(BATCH))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_accuracy_is_undefined_where_a_logit_read_is_nan(dtype: torch.dtype) -> None:
+    zeros = torch.zeros(1, 3, dtype=torch.long)  # the largest of NaN is said to be id 0, which is wanted here
+    assert metrics.accuracy()(torch.full((1, 3, 5), torch.nan, dtype=dtype), zeros).isnan().all()
+    logits = torch.zeros(2, 4, 5, dtype=dtype)
+    logits[1, 1, 3] = torch.nan  # read for target 2 alone
+    tokens = torch.zeros(2, 4, dtype=torch.long)
+    assert metrics.accuracy()(logits, tokens).isnan().tolist() == [False, True]
+    assert metrics.accuracy([1, 3])(logits, tokens).tolist() == [1.0, 1.0]
+    logits[1, 1, 3] = -torch.inf
+    assert metrics.accuracy()(logits, tokens).tolist() == [1.0, 1.0]
+
+
+def test_a_sweep_says_which_accuracies_are_undefined() -> None:
+    model = AttnAttn(d_vocab=11, d_model=8)
+    with torch.no_grad():
+        model.embed.weight[10] = torch.nan
+    tokens = torch.randint(0, 10, (4, 6), generator=torch.Generator().manual_seed(0))
+    tokens[2, 1] = 10
+    for metric in (metrics.accuracy(), metrics.loss()):
+        found = ablation_sweep(model, tokens, metric, mode="zero", progress=False)
+        assert found.count == 3 and "1 of 4 examples have no defined metric and are left out" in found.description

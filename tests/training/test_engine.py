@@ -1,6 +1,7 @@
 """What a training step computes: against loops written out, in parts, in several processes, and as each setting says."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -121,6 +122,23 @@ def test_answers_are_read_on_validation() -> None:
     assert row["loss_above_floor"] == pytest.approx(row["answer_loss"] - float(data.floor or 0.0))
     without = validation_numbers(model, replace(data, answers=None), TINY.train)
     assert "answer_loss" not in without
+
+
+@pytest.mark.parametrize("rows", ["all", "one"])
+def test_a_reading_of_a_model_that_computes_nan_is_nan(rows: str) -> None:
+    loaded = load_data(TINY.data)
+    zeros = torch.zeros_like(loaded.validation)  # the largest of NaN logits is said to be id 0, which is wanted here
+    data = replace(loaded, validation=zeros.index_fill(0, torch.tensor([4]), 7))
+    model = build_model(replace(TINY.model, d_vocab=23), seed=0)
+    with torch.no_grad():
+        model.embed.weight[7 if rows == "one" else slice(None)] = torch.nan
+    readings = [validation_numbers(model, data, TINY.train)]
+    encoder = build_model(replace(MASKED.model, d_vocab=24), seed=0)
+    with torch.no_grad():
+        encoder.embed.weight[7 if rows == "one" else slice(None)] = torch.nan
+    readings.append(validation_numbers(encoder, data, MASKED.train))
+    for row in readings:
+        assert {name for name, value in row.items() if not math.isnan(value)} == set()
 
 
 MASKED = RunConfig(

@@ -7,10 +7,19 @@ import pytest
 import torch
 
 import interp
-from interp.errors import DataError
+from interp.errors import DataError, ModelError
 from interp.models import AttnAttn
 from interp.models.constructed import induction_circuit
-from interp.probes import InContextLearning, in_context_learning, perplexity, repeated_tokens, token_losses
+from interp.probes import (
+    InContextLearning,
+    NextTokenAccuracy,
+    TokenLoss,
+    in_context_learning,
+    perplexity,
+    repeat_loss,
+    repeated_tokens,
+    token_losses,
+)
 
 D_VOCAB, D_MODEL = 23, 12
 
@@ -143,3 +152,73 @@ def test_shuffled_tokens_are_the_null_of_learning_in_context() -> None:
     )
     assert learnt < -3
     assert null > -0.5
+
+
+BROKEN = 13  # the id whose embedding is NaN in the tests below: every logit of a row that holds it is NaN
+
+
+def broken(model: AttnAttn) -> torch.Tensor:
+    """Repeats of which the second of four rows holds the broken id."""
+    tokens = torch.tensor([[0, 5, 7, 9, 5, 7, 9], [0, BROKEN, 7, 9, BROKEN, 7, 9], [0, 2, 4, 8, 2, 4, 8], [0, 1, 3, 6, 1, 3, 6]])
+    with torch.no_grad():
+        model.embed.weight[BROKEN] = math.nan
+    assert model(tokens).isnan().flatten(1).any(1).tolist() == [False, True, False, False]
+    return tokens
+
+
+def test_undefined_losses_are_left_out_and_counted(model: AttnAttn) -> None:
+    tokens = broken(model)
+    whole = tokens[[0, 2, 3]]
+    found = perplexity(model, tokens)
+    defined = token_losses(model, tokens).values.isnan().logical_not()
+    n = int(defined.sum())
+    assert n < 24 and found.count == n and f"{24 - n} of 24 predicted tokens have no defined loss" in found.description
+    assert found.values[0, 0] == token_losses(model, tokens).values[defined].mean()
+    assert f"at {24 - n} of 24 tokens" in token_losses(model, tokens).description
+    assert "left out" not in perplexity(model, whole).description
+    for measure in (lambda rows: repeat_loss(model, rows, 3), lambda rows: in_context_learning(model, rows, 2, 5, window=1)):
+        found, expected = measure(tokens), measure(whole)
+        torch.testing.assert_close(found.values, expected.values, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.stderr, expected.stderr, atol=1e-6, rtol=0)
+        assert (found.count, expected.count) == (3, 3)
+        assert "1 of 4 sequences have no defined loss and are left out" in found.description
+        assert "left out" not in expected.description
+        nothing = measure(tokens[[1, 1]])
+        assert nothing.values.isnan().all() and nothing.count == 0 and "2 of 2" in nothing.description
+    for probe in (TokenLoss(), NextTokenAccuracy()):
+        found = interp.run(model, tokens, [probe])[probe.name]
+        assert found.item() == pytest.approx(interp.run(model, whole, [probe])[probe.name].item(), abs=1e-6)
+        assert found.count == 3 and "1 of 4 examples" in found.description
+
+
+def test_perplexity_of_a_model_that_computes_nan_does_not_speak_of_short_sequences(model: AttnAttn) -> None:
+    with torch.no_grad():
+        model.embed.weight.fill_(math.nan)
+    found = perplexity(model, torch.tensor(ROWS[:1]))
+    assert found.values.isnan().all() and found.count == 0
+    assert "5 of 5 predicted tokens have no defined loss" in found.description
+
+
+@pytest.mark.parametrize(("logit", "message"), [(-math.inf, "are infinite: .* logit −inf"), (-1e4, "too large for a number")])
+def test_a_loss_too_large_for_perplexity_is_said(model: AttnAttn, logit: float, message: str) -> None:
+    class Ruled(torch.nn.Module):
+        def __init__(self, head: torch.nn.Module) -> None:
+            super().__init__()
+            self.head = head
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits = self.head(x).clone()
+            logits[..., 4] = logit
+            return logits
+
+    model.unembed = Ruled(model.unembed)
+    tokens = torch.tensor([[0, 5, 7, 4, 9], [0, 3, 1, 2, 8]])
+    with pytest.raises(ModelError, match=message):
+        perplexity(model, tokens)
+    if logit == -math.inf:
+        for measure in (token_losses, lambda model, tokens: in_context_learning(model, tokens, 1, 3, window=1)):
+            with pytest.raises(ModelError, match=message):
+                measure(model, tokens)
+    else:
+        assert float(token_losses(model, tokens).values.max()) > 9e3
+    assert perplexity(model, tokens[1:]).values.isfinite().all()
