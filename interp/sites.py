@@ -5,12 +5,13 @@ listed. A kind outside the table below is taken as the literal name of a hook po
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any, Protocol, runtime_checkable
 
-from interp.errors import ModelError, SiteError, nearest
+from interp.errors import ModelError, SiteError, kind_of, nearest
 
 RESIDUAL = ("batch", "pos", "d_model")
 PER_HEAD = ("batch", "pos", "head", "d_head")
@@ -73,12 +74,8 @@ class Site:
         elif self.layer is None and (known := _layered_name(self.kind)):
             object.__setattr__(self, "kind", known[0])
             object.__setattr__(self, "layer", known[1])
-        template = KINDS.get(self.kind, (self.kind, ()))[0]
-        if ("{layer}" in template) != (self.layer is not None):
-            need = "needs a layer" if "{layer}" in template else "has no layer"
-            raise SiteError(
-                f"site {self}", f"{self.kind!r} {need}", f"Write Site({self.kind!r}{', 0' if 'needs' in need else ''})"
-            )
+        if ("{layer}" in KINDS.get(self.kind, (self.kind,))[0]) != (self.layer is not None):
+            raise _wrong_layer(self)
         if self.head is not None and "head" not in self.axes:
             raise SiteError(f"site {self}", f"{self.kind!r} has axes {self.axes}, no head", "Leave the head out")
 
@@ -111,14 +108,51 @@ def _layered_name(name: str) -> tuple[str, int] | None:
     return (kind, int(match[1])) if match and kind else None
 
 
+def nearest_kind(name: object, kinds: Iterable[str] = KINDS) -> str:
+    """'Did you mean …? ' for the kind out of `kinds` whose own name, or whose hook point's, is the closest; '' when none is.
+
+    Hook points may be named in full (`blocks.0.attn.hook_z`) or by their end (`hook_z`), a site by itself.
+    """
+    kinds, text = tuple(kinds), name.kind if isinstance(name, Site) else str(name)
+    by_hook = {KINDS[kind][0].rsplit(".", 1)[-1]: kind for kind in kinds if kind in KINDS}
+    last = text.rsplit(".", 1)[-1]
+    return nearest(by_hook.get(last, last.removeprefix("hook_")), kinds) or nearest(text, kinds)
+
+
+def _wrong_layer(site: Site) -> SiteError:
+    """The error for a site that lacks its layer, or has one that its kind does not take."""
+    kind = site.kind
+    if site.layer is None:
+        return SiteError(f"site {site}", f"{kind!r} needs a layer", f"Write Site({kind!r}, 0)")
+    if kind in KINDS or kind in _names() or kind == LOGITS:
+        return SiteError(f"site {site}", f"{kind!r} has no layer", f"Write Site({kind!r})")
+    layered = [known for known, (template, _) in KINDS.items() if "{layer}" in template]
+    return SiteError(
+        f"site {site}",
+        f"{kind!r} is no kind that exists once per layer; those are {', '.join(layered)}",
+        f"{nearest_kind(kind, layered)}A hook point with a name of its own is given without a layer: Site({kind!r})",
+    )
+
+
 OUTPUT = Site(LOGITS)
 
 
+def check_no_name(model: object) -> None:
+    """Raise `ModelError` for the name or folder of a model where the model itself is wanted."""
+    if isinstance(model, str | PurePath):
+        raise ModelError(
+            f"using {str(model)!r} as a model",
+            f"it is a {'name' if isinstance(model, str) else 'path'} and not the model itself",
+            f"Open it first: model = interp.load_model({str(model)!r})",
+        )
+
+
 def check_model(model: object) -> None:
-    """Raise `ModelError` unless `model` has hook points and the calls `interp` needs."""
+    """Raise `ModelError` unless `model` has hook points and the calls `interp` needs; for a name it says what opens it."""
+    check_no_name(model)
     if not isinstance(model, HookedModel):
         raise ModelError(
-            f"using a {type(model).__name__} as a model",
+            f"using {kind_of(model)} as a model",
             "it has no hook points (hook_dict and hooks())",
             "Open one with interp.load_model, or give this one hook points with interp.hooked(module, sites)",
         )
@@ -135,7 +169,7 @@ def check_site(model: HookedModel, site: Site) -> str:
     raise SiteError(
         f"site {site}",
         f"this {type(model).__name__} has no {site.kind!r}",
-        f"{nearest(site.kind, [*kinds, *model.hook_dict])}Kinds here: {', '.join(kinds) or 'none'}; "
+        f"{nearest_kind(site, [*kinds, *model.hook_dict])}Kinds here: {', '.join(kinds) or 'none'}; "
         f"any other of its {len(model.hook_dict)} hook names can be given as a kind too",
     )
 
@@ -150,7 +184,8 @@ def layers_with(model: HookedModel, kind: str) -> list[int]:
 
 
 def sites_of(model: HookedModel, kind: str) -> list[Site]:
-    """Every site of one kind, by layer. Raises `SiteError` when the model has none."""
+    """Every site of one kind, by layer. Raises `SiteError` when the model has none, `ModelError` for what is no model."""
+    check_model(model)
     layers = layers_with(model, kind)
     if not layers:
         site = Site(kind, 0) if "{layer}" in KINDS.get(kind, ("",))[0] else Site(kind)
