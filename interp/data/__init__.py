@@ -20,7 +20,7 @@ from interp.data.pairs import (
     load_pairs,
     load_pairs_by_length,
 )
-from interp.data.passages import REPEATED_PASSAGE, check_passage, encode_text
+from interp.data.passages import REPEATED_PASSAGE, check_passage, encode_text, encode_texts
 from interp.data.repeated import RepeatedConfig, repeated_sequences
 from interp.data.strings import CopyConfig, HistogramConfig, ReverseConfig, SortConfig
 from interp.data.tasks import DrawnTask, Task, load_task, task
@@ -62,6 +62,7 @@ __all__ = [
     "check_passage",
     "encode_documents",
     "encode_text",
+    "encode_texts",
     "greater_than_metric",
     "greater_than_pairs",
     "induction_pairs",

@@ -1,6 +1,7 @@
 """A text whose first and last sentence are the same, to look at attention on a repeat in plain language."""
 
 import re
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int
@@ -8,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from interp.data.packing import bos_id, encode_documents
-from interp.errors import DataError
+from interp.errors import DataError, kind_of
 
 REPEATED_PASSAGE = (
     "The old clockmaker set every clock by hand. "
@@ -33,9 +34,39 @@ def check_passage(text: str) -> str:
 def encode_text(tokenizer: PreTrainedTokenizerFast, text: str, *, bos: bool = True) -> Int[Tensor, "1 pos"]:
     """One text as tokens, with BOS in front unless `bos` is False. Special tokens written in the text are spelt out.
 
-    Raises `DataError` for a text without tokens, or a tokenizer without BOS where it is wanted.
+    Raises `DataError` for what is no text or has no tokens, and for a tokenizer without BOS where it is wanted.
     """
-    (ids,) = encode_documents([text], tokenizer)
-    if not ids:
-        raise DataError("a text to encode", "it has no tokens", "Give a text with at least one character")
-    return torch.tensor([[bos_id(tokenizer), *ids] if bos else ids])
+    if not isinstance(text, str):
+        raise DataError("a text to encode", f"it is given as {kind_of(text)}", "Give a str; several by encode_texts")
+    return encode_texts(tokenizer, [text], bos=bos)
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, bos: bool = True) -> Int[Tensor, "batch pos"]:
+    """Texts of equal length in tokens, a row each, as `encode_text` makes them; nothing is padded.
+
+    Raises `DataError` where `encode_text` does, and for no texts or texts that differ in length.
+    """
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
+        given = "none are" if isinstance(texts, Sequence) and not texts else f"{kind_of(texts)} is"
+        raise DataError("texts to encode", f"{given} given", "Give a list of texts, at least one")
+    wrong = [f"{kind_of(text)} at place {place}" for place, text in enumerate(texts) if not isinstance(text, str)]
+    if wrong:
+        raise DataError("texts to encode", f"there is {wrong[0]}", "Give a list of str")
+    rows = encode_documents(texts, tokenizer)
+    if not all(rows):
+        which = "it has" if len(rows) == 1 else f"{texts[rows.index([])]!r} at place {rows.index([])} has"
+        raise DataError("a text to encode", f"{which} no tokens", "Give a text with at least one character")
+    start = [bos_id(tokenizer)] if bos else []
+    _check_same_length([len(start) + len(row) for row in rows])
+    return torch.tensor([[*start, *row] for row in rows])
+
+
+def _check_same_length(lengths: list[int]) -> None:
+    if len(set(lengths)) == 1:
+        return
+    shown = ", ".join(map(str, lengths[:12])) + (f" … and {len(lengths) - 12} more" if len(lengths) > 12 else "")
+    raise DataError(
+        f"{len(lengths)} texts as one batch",
+        f"they have {shown} tokens, and nothing is padded",
+        "Give texts of equal length in tokens, or encode each by itself (token_losses and perplexity take a list of any lengths)",
+    )

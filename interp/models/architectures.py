@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
-from transformer_lens import ActivationCache, HookedRootModule
+from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 
 from interp.config import build, setting, settings
-from interp.errors import ConfigError, ModelError
+from interp.errors import ConfigError, ModelError, kind_of, with_article
 from interp.models.parts import Residual
+from interp.models.text import ReadsText
 from interp.registry import Registry
 
 Positive = Annotated[int, Field(gt=0)]
@@ -63,7 +64,7 @@ class TransformerLensConfig:
     positional_embedding_type: str = "none"
 
 
-class Architecture(HookedRootModule):
+class Architecture(ReadsText):
     """Token embedding [+ positions] → what `mix` does → blocks → final norm → unembedding.
 
     Input: token ids [batch pos]. Output: logits [batch pos d_vocab]. Tokens may be any ids below `d_vocab`; no BOS is assumed.
@@ -85,7 +86,7 @@ class Architecture(HookedRootModule):
         if config is not None and settings:
             raise ModelError(f"building {name}", "both a config and single settings were given", "Give one of the two")
         if config is not None and type(config) is not wanted:
-            raise ModelError(f"building {name}", f"it was given a {type(config).__name__}", f"Give a {wanted.__name__}")
+            raise ModelError(f"building {name}", f"it was given {kind_of(config)}", f"Give {with_article(wanted.__name__)}")
         self.config = config or build(wanted, settings, source=name)
         if self.config.d_vocab is None:
             raise ModelError(f"building {name}", "the size of its vocabulary is not known", "Give d_vocab")
@@ -134,7 +135,9 @@ class Architecture(HookedRootModule):
         """Logits at every position; None with `return_type=None` (TransformerLens asks so when it wants hooks only)."""
         if return_type not in ("logits", None):
             name = type(self).__name__
-            raise ModelError(f"return_type {return_type!r}", f"a {name} returns logits", "Compute losses with interp.metrics")
+            raise ModelError(
+                f"return_type {return_type!r}", f"{with_article(name)} returns logits", "Compute losses with interp.metrics"
+            )
         x = self.hook_embed(self.embed(tokens))
         if self.pos_embed is not None:
             places = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
@@ -183,16 +186,6 @@ class Architecture(HookedRootModule):
     def tokens_to_residual_directions(self, tokens: int | Int[Tensor, "..."]) -> Float[Tensor, "... d_model"]:
         """The direction of the final residual stream that raises each token's logit: its column of `W_U`."""
         return self.W_U.T[tokens]
-
-    def to_tokens(self, text: str | Int[Tensor, "..."]) -> Int[Tensor, "batch pos"]:
-        """Token ids of a text (BOS first), or ids given as a tensor with a batch axis added when it has none."""
-        if isinstance(text, Tensor):
-            return text if text.ndim == 2 else text[None]
-        if self.tokenizer is None:
-            raise ModelError("turning text into tokens", "this model has no tokenizer", "Give token ids, or set model.tokenizer")
-        from interp.data import encode_text
-
-        return encode_text(self.tokenizer, text)
 
     def run_with_cache(
         self, *inputs: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **options: Any
