@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from interp.errors import DataError, ModelError, SiteError
-from interp.sites import HookedModel
+from interp.errors import DataError, ModelError, SiteError, kind_of
+from interp.sites import HookedModel, check_model
 
 Hook = Callable[[Tensor], Tensor | None]
+HOOKED_BY_THEMSELVES = ("transformers", "transformer_lens")
 _trying: ContextVar[bool] = ContextVar("trying", default=False)
 
 
@@ -82,16 +83,55 @@ def user_hooks_muted(model: HookedModel) -> Iterator[None]:
             point._forward_hooks = hooks
 
 
+def standing_hooks(model: HookedModel) -> list[tuple[str, Callable]]:
+    """Every function that stands on the model's hook points or, as a hook of torch's, on its modules, with the place's name.
+
+    Those that transformers and transformer_lens put on their own modules (and take to be parts of the model) are left out.
+    """
+    roots = [root for root in (model, getattr(model, "original_model", None)) if isinstance(root, nn.Module)]
+    points = {id(point): (name, point) for name, point in model.hook_dict.items()}
+    modules = {id(module): (name or "the model", module) for root in roots for name, module in root.named_modules()}
+    return [
+        (name, function)
+        for key, (name, place) in {**modules, **points}.items()
+        for functions in (place._forward_pre_hooks, place._forward_hooks)
+        for function in functions.values()
+        if key in points or (getattr(function, "__module__", None) or "").split(".")[0] not in HOOKED_BY_THEMSELVES
+    ]
+
+
 def in_trial() -> bool:
     """Whether the forward pass under way is a trial, with all hooks but its own muted."""
     return _trying.get()
+
+
+def vocabulary_size(model: HookedModel) -> int:
+    """The model's vocabulary size, from its `cfg`. Raises `DataError` when it does not say, `ModelError` for what is no model."""
+    check_model(model)
+    d_vocab = getattr(getattr(model, "cfg", None), "d_vocab", None)
+    if not isinstance(d_vocab, int) or d_vocab < 1:
+        raise DataError(
+            f"tokens for {kind_of(model)}",
+            "it does not say how large its vocabulary is",
+            "Give tokens, or d_vocab: interp.hooked(…, d_vocab=…) for a module hooked so, model.cfg.d_vocab for any other",
+        )
+    return d_vocab
+
+
+def text_encoder(model: object) -> str:
+    """The call that makes a text into tokens as `model` reads it, to be named in a remedy; "" for a model without a tokenizer."""
+    if getattr(model, "tokenizer", None) is None:
+        return ""
+    if hasattr(model, "to_tokens"):
+        return "model.to_tokens(text)"
+    return 'model.tokenizer(text, return_tensors="pt").input_ids'
 
 
 def check_tokens(model: HookedModel, tokens: Tensor) -> None:
     """Raise `DataError` unless `tokens` is a non-empty [batch pos] tensor of ids inside the model's vocabulary and context."""
     remedy = "Give integer ids, a tensor [batch pos] of int64, at least one"
     if not isinstance(tokens, Tensor):
-        raise DataError("running a model", f"tokens are given as a {type(tokens).__name__}", remedy)
+        raise DataError("running a model", f"tokens are given as {_given(tokens)}", _remedy(model, tokens, remedy))
     if tokens.ndim != 2 or tokens.numel() == 0 or tokens.dtype not in (torch.int64, torch.int32):
         raise DataError("running a model", f"tokens have shape {tuple(tokens.shape)} and type {tokens.dtype}", remedy)
     config = getattr(model, "cfg", None)
@@ -107,13 +147,29 @@ def check_tokens(model: HookedModel, tokens: Tensor) -> None:
         )
 
 
+def _given(tokens: object) -> str:
+    held = type(tokens[0]).__name__ if isinstance(tokens, list | tuple) and tokens else ""
+    return kind_of(tokens) + (f" of {held}" if held else "")
+
+
+def _remedy(model: object, tokens: object, usual: str) -> str:
+    """For what was given in place of ids: of a text, how this model makes it into them."""
+    first = tokens[0] if isinstance(tokens, list | tuple) and tokens else tokens
+    if not isinstance(first, str):
+        return usual
+    call = text_encoder(model)
+    if call:
+        return f"Make the text into ids first: tokens = {call}"
+    return f"{usual}; this model has no tokenizer to make them of a text"
+
+
 def logits_of(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> Tensor:
     """The model's output. Raises `ModelError` when it is not a tensor."""
     logits = model(tokens)
     if not isinstance(logits, Tensor):
         raise ModelError(
-            f"running a {type(model).__name__}",
-            f"its forward pass returns a {type(logits).__name__}, not a tensor",
+            f"running {kind_of(model)}",
+            f"its forward pass returns {kind_of(logits)}, not a tensor",
             "Return the logits, or wrap the module with interp.hooked(module, sites, logits=…)",
         )
     return logits

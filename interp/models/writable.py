@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import DataError, InterpError, ModelError, SiteError
-from interp.models.calling import Hook, trial
+from interp.errors import InterpError, ModelError, SiteError
+from interp.models.calling import Hook, trial, vocabulary_size
 from interp.sites import HookedModel, Site
 
 TRIAL_LENGTH, TRIAL_ROWS = 4, 64
@@ -52,14 +52,7 @@ def check_writable(model: HookedModel, sites: Sequence[Site], tokens: Int[Tensor
 
 def trial_tokens(model: HookedModel, *, n_examples: int = 1, seed: int = 0) -> Int[Tensor, "batch pos"]:
     """A few random tokens of the model's vocabulary, no longer than its context. Raises `DataError` when that is unknown."""
-    config = getattr(model, "cfg", None)
-    d_vocab, n_ctx = getattr(config, "d_vocab", None), getattr(config, "n_ctx", None)
-    if not isinstance(d_vocab, int) or d_vocab < 1:
-        raise DataError(
-            f"tokens for a {type(model).__name__}",
-            "it does not say how large its vocabulary is",
-            "Give tokens=, or set model.cfg.d_vocab",
-        )
+    d_vocab, n_ctx = vocabulary_size(model), getattr(getattr(model, "cfg", None), "n_ctx", None)
     length = min(TRIAL_LENGTH, n_ctx) if isinstance(n_ctx, int) and n_ctx > 0 else TRIAL_LENGTH
     return torch.randint(0, d_vocab, (n_examples, length), generator=torch.Generator().manual_seed(seed))
 

@@ -1,14 +1,16 @@
 """Repeated random tokens: the input on which induction can be seen, and only induction helps."""
 
+from numbers import Integral
+
 import torch
 import xxhash
 from jaxtyping import Int
 from torch import Tensor
 
 from interp.data import repeated_sequences
-from interp.errors import DataError
-from interp.running import device_of
-from interp.sites import HookedModel
+from interp.errors import ConfigError, DataError
+from interp.models.calling import device_of, vocabulary_size
+from interp.sites import HookedModel, check_model
 
 
 def repeated_tokens(
@@ -19,8 +21,10 @@ def repeated_tokens(
     BOS is the tokenizer's, or token 0 for a model without one. The ids are on the model's device and depend on `seed` alone: with
     more `copies` the same r are only repeated further.
     Raises `DataError` when the vocabulary is unknown or has fewer than `period` usable tokens, when the repeats
-    exceed the model's context, or for fewer than two copies.
+    exceed the model's context, or for fewer than two copies; `ConfigError` for what is no whole number.
     """
+    check_model(model)
+    check_whole(n_sequences=n_sequences, period=period, copies=copies, seed=seed)
     if copies < 2:
         raise DataError(f"repeated tokens with copies={copies}", "a repeat has at least two copies", "Give copies=2 or more")
     n_ctx = getattr(getattr(model, "cfg", None), "n_ctx", None)
@@ -41,6 +45,16 @@ def repeated_tokens(
     return torch.cat([twice, *[twice[:, 1 : period + 1]] * (copies - 2)], dim=1)
 
 
+def check_whole(**numbers: int) -> None:
+    """Raise `ConfigError`, naming the setting, unless every one is a whole number."""
+    for name, value in numbers.items():
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            example = int(value) if isinstance(value, str) and value.strip().isdecimal() else 2
+            raise ConfigError(
+                f"{name}={value!r}", f"it is a {type(value).__name__}", f"Give a whole number, e.g. {name}={example}"
+            )
+
+
 def shuffled_tokens(tokens: Int[Tensor, "batch pos"], *, seed: int = 0) -> Int[Tensor, "batch pos"]:
     """The same tokens in every row, in random order, the first kept in place: the permutation null of what depends on order.
 
@@ -53,18 +67,6 @@ def shuffled_tokens(tokens: Int[Tensor, "batch pos"], *, seed: int = 0) -> Int[T
 def row_generator(row: Int[Tensor, " pos"], seed: int) -> torch.Generator:
     """A generator of the sequence's own, so that its draws do not depend on how the batch is split."""
     return torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(row.cpu().contiguous().numpy().tobytes(), seed=seed) >> 1)
-
-
-def vocabulary_size(model: HookedModel) -> int:
-    """The model's vocabulary size, from its `cfg`. Raises `DataError` when it does not say."""
-    d_vocab = getattr(getattr(model, "cfg", None), "d_vocab", None)
-    if not isinstance(d_vocab, int) or d_vocab < 1:
-        raise DataError(
-            f"tokens for a {type(model).__name__}",
-            "it does not say how large its vocabulary is",
-            "Set model.cfg.d_vocab, or give tokens",
-        )
-    return d_vocab
 
 
 def bos_of(model: HookedModel) -> int:
@@ -86,6 +88,7 @@ def ordinary_ids(model: HookedModel) -> Int[Tensor, " id"]:
 
 def check_repeats(tokens: Int[Tensor, "batch pos"], period: int) -> int:
     """The number of copies. Raises `DataError` unless every row is one token, then `period` tokens, two or more times."""
+    check_whole(period=period)
     copies, rest = divmod(tokens.shape[1] - 1, max(period, 1))
     if period < 2 or rest or copies < 2:
         raise DataError(
