@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from interp.errors import ModelError
+from interp.errors import ModelError, kind_of
 from interp.models.calling import eval_mode
 from interp.models.hooked import Input, Output
 
@@ -73,7 +73,7 @@ def _watch(module: nn.Module, tokens: Tensor) -> tuple[list[str], dict[str, Any]
     except (RuntimeError, IndexError, ValueError) as error:
         said = " ".join(str(error).split())[:160]
         raise ModelError(
-            f"running a {type(module).__name__} on {tokens.shape[1]} tokens", f"it fails ({said})", "Give tokens that it reads"
+            f"running {kind_of(module)} on {tokens.shape[1]} tokens", f"it fails ({said})", "Give tokens that it reads"
         ) from error
     finally:
         for handle in handles:
@@ -87,8 +87,12 @@ def _layers(module: nn.Module, called: list[str]) -> str:
     wanted = getattr(config, "num_hidden_layers", None)
     lists = [name for name, part in module.named_modules() if isinstance(part, nn.ModuleList) and len(part) == wanted]
     found = [name for name in lists if all(f"{name}.{layer}" in called for layer in range(wanted or 0))]
-    if not wanted or len(found) != 1:
-        raise _not_found(module, f"{len(found)} lists of its modules are {wanted} layers, as its configuration says")
+    if not wanted:
+        what = "it has no config" if config is None else f"its {type(config).__name__} has no num_hidden_layers"
+        raise _not_found(module, f"{what}, so how many layers to look for is not known")
+    if len(found) != 1:
+        which = f"{len(found)} lists of modules ({', '.join(found)}) have" if found else "no list of modules has"
+        raise _not_found(module, f"{which} the {wanted} entries, each called, that its configuration says are its layers")
     return found[0]
 
 
@@ -137,5 +141,5 @@ def _queries_and_keys(module: nn.Module, inside: Mapping[str, str], heads: int) 
 
 def _not_found(module: nn.Module, truth: str) -> ModelError:
     return ModelError(
-        f"finding the sites of a {type(module).__name__}", truth, "Name them: interp.hooked(module, {site: submodule path, …})"
+        f"finding the sites of {kind_of(module)}", truth, "Name them: interp.hooked(module, {site: submodule path, …})"
     )

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from interp.errors import ModelError, SiteError, nearest
+from interp.errors import ModelError, SiteError, kind_of, nearest
 from interp.sites import KINDS, Site
 
 PER_HEAD_JOINED = "batch pos (head d_head)"
@@ -71,24 +71,25 @@ def hooked(
     """A model with hook points for `module`: each site's kind (see `Site`, or a name of your own) and where to find it.
 
     Called with tokens [batch pos], it returns the module's logits: its output, or `output.logits`, or what the function
-    `logits` makes of the output. A kind that exists per layer needs `{layer}` in its path; without, it is layer 0. `d_vocab`,
+    `logits` makes of the output. A kind that exists per layer needs `{layer}` in its path; without, it is layer 0, if the module
+    has no other there (for one layer of several, name the hook point: "blocks.1.attn.hook_pattern"). `d_vocab`,
     `n_ctx` and `n_heads` are taken from a Hugging Face configuration or the sites when not given; a probe that needs one that
     is not known says so. Sites that the module computes but does not use further (attention weights that it only returns) can
     be read but not written: `interp.audit` tells. Gradients flow through.
 
-    Raises `ModelError` for a path that does not exist (with near ones). `SiteError` comes from the first call on, for a submodule
-    that is not called, an entry that is not a tensor, or one whose axes do not fit the site.
+    Raises `ModelError` for a path that does not exist (with near ones) or is one of several layers. `SiteError` comes from the
+    first call on, for a submodule that is not called, an entry that is not a tensor, or one whose axes do not fit the site.
     """
     if not isinstance(module, nn.Module):
-        raise ModelError(f"hooking a {type(module).__name__}", "it is not a torch module", "Give an nn.Module")
+        raise ModelError(f"hooking {kind_of(module)}", "it is not a torch module", "Give an nn.Module")
     if not isinstance(sites, Mapping) or not all(isinstance(place, (str, Output)) for place in sites.values()):
         raise ModelError(
-            f"hooking a {type(module).__name__} at {sites!r}", "places are paths or Output(…)", "Give {site: submodule path, …}"
+            f"hooking {kind_of(module)} at {sites!r}", "places are paths or Output(…)", "Give {site: submodule path, …}"
         )
     known = getattr(module, "config", None)
     points = [point for kind, place in sites.items() for point in _points(module, kind, place)]
     if not points:
-        raise ModelError(f"hooking a {type(module).__name__}", "no sites were named", "Give {site: submodule path, …}")
+        raise ModelError(f"hooking {kind_of(module)}", "no sites were named", "Give {site: submodule path, …}")
     heads = [point.place.heads for point in points if point.place.heads]
     config = SimpleNamespace(
         n_layers=1 + max((point.site.layer or 0) for point in points),
@@ -255,6 +256,8 @@ def _points(module: nn.Module, kind: str, place: str | Output) -> list[_Point]:
     if "{layer}" not in place.path:
         if place.path not in modules:
             raise _no_such_path(place.path, modules)
+        if layered:
+            _check_only_layer(kind, place.path, modules)
         return [_Point(_site(kind, 0 if layered else None), place, modules[place.path])]
     if not layered:
         raise ModelError(
@@ -276,10 +279,33 @@ def _site(kind: str, layer: int | None) -> Site:
     return Site(kind.format(layer=layer))
 
 
+def _check_only_layer(kind: str, path: str, modules: Mapping[str, nn.Module]) -> None:
+    """Raise `ModelError` where the path of one layer is given for a kind that other layers have too.
+
+    Layers are the entries of a list, all of one type, that have submodules themselves (unlike the maps of a `Sequential`).
+    """
+    parts = path.split(".")
+    for at in (at for at, part in enumerate(parts) if part.isdecimal()):
+        before, behind = parts[:at], parts[at + 1 :]
+        entries = list(modules[".".join(before)].children())
+        are_layers = len({type(entry) for entry in entries}) == 1 and all(list(entry.children()) for entry in entries)
+        having = sum(".".join([*before, str(layer), *behind]) in modules for layer in range(len(entries)))
+        if are_layers and having > 1:
+            pattern = ".".join([*before, "{layer}", *behind])
+            alone = KINDS.get(kind, (kind,))[0].format(layer=parts[at])
+            raise ModelError(
+                f"site {kind!r} at {path!r}",
+                f"that is one layer, and {having} layers have it",
+                f"Write {pattern!r} for all of them; for this one alone, name the site by its hook point: {alone!r}",
+            )
+
+
 def _no_such_path(path: str, modules: Mapping[str, nn.Module]) -> ModelError:
     spelled = path.replace("{layer}", "0")
     templates = list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.|$)", "{layer}", name) for name in modules if name))
     shown = ", ".join(templates[:12]) + (", …" if len(templates) > 12 else "")
+    if not templates:
+        return ModelError(f"hooking submodule {path!r}", "this module has no submodules", "Give the module that holds it")
     return ModelError(
         f"hooking submodule {path!r}", "there is none", f"{nearest(spelled, filter(None, modules))}Submodules here: {shown}"
     )
@@ -310,13 +336,13 @@ def _exchanged(value: Any, index: int | str | None, tensor: Tensor) -> Any:
 
 def _described(value: Any) -> str:
     if isinstance(value, Mapping):
-        return f"a {type(value).__name__} with {', '.join(value)}"
+        return f"{kind_of(value)} with {', '.join(value)}"
     if isinstance(value, (tuple, list)):
         inside = ", ".join(
             f"a tensor {tuple(entry.shape)}" if isinstance(entry, Tensor) else type(entry).__name__ for entry in value
         )
-        return f"a {type(value).__name__} of {len(value)} ({inside})"
-    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        return f"{kind_of(value)} of {len(value)} ({inside})"
+    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else kind_of(value)
 
 
 def _logits(output: Any) -> Tensor:

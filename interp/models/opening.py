@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import nn
 
-from interp.errors import ModelError, nearest
+from interp.errors import ModelError, kind_of, nearest
 from interp.models.saved import CONFIG, is_saved, open_saved
 from interp.sites import HookedModel
 
 HUB_TIMEOUT = 5.0  # seconds for the one question that is asked before anything is downloaded
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 WEIGHT_FILES = ("*.safetensors", "*.bin")
+_SHOWN = 8  # names in a message
 BUNDLED = Path(__file__).parent / "bundled"
 SPECS = (
     "a bundled name (interp.bundled_models() lists them), a run folder, "
@@ -52,7 +53,7 @@ def load_model(spec: Any) -> HookedModel:
     if isinstance(spec, nn.Module):
         raise _not_hooked(spec)
     if not isinstance(spec, (str, Path)):
-        raise ModelError(f"loading {spec!r}", f"a {type(spec).__name__} does not name a model", f"Give {SPECS}")
+        raise ModelError(f"loading {spec!r}", f"{kind_of(spec)} does not name a model", f"Give {SPECS}")
     bundled = bundled_folder(spec)
     if bundled is not None:
         return open_saved(bundled)
@@ -80,12 +81,30 @@ def _open_folder(folder: Path) -> HookedModel:
         return _boot(str(folder), folder, f"the Hugging Face folder {str(folder)!r}")
     if is_saved(folder):
         return open_saved(folder)
-    inside = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) if folder.is_dir() else "it is a file"
-    raise ModelError(
-        f"loading {str(folder)!r}",
-        f"it is no model folder: that holds {CONFIG} and weights, this one holds: {inside or 'nothing'}",
-        f"Give {SPECS}",
-    )
+    models = _model_folders(folder)
+    if models:
+        holds = "one model folder is" if len(models) == 1 else f"{len(models)} model folders are"
+        raise ModelError(
+            f"loading {str(folder)!r}",
+            f"it is no model folder itself; {holds} in it",
+            f"Give {'that one' if len(models) == 1 else 'one of them'}: {_listed([repr(str(found)) for found in models])}",
+        )
+    inside = _listed(sorted(path.name for path in folder.iterdir())) or "nothing" if folder.is_dir() else "it is a file"
+    truth = f"it is no model folder: that holds {CONFIG} and weights, this one holds: {inside}"
+    raise ModelError(f"loading {str(folder)!r}", truth, f"Give {SPECS}")
+
+
+def _model_folders(folder: Path) -> list[Path]:
+    """The run folders and Hugging Face folders right below `folder`, or where there is none, one step further down."""
+    for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}"):
+        found = sorted(path.parent for path in folder.glob(pattern) if is_saved(path.parent) or is_hugging_face(path.parent))
+        if found:
+            return found
+    return []
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" … and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def is_hugging_face(folder: Path) -> bool:
