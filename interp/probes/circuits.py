@@ -6,6 +6,7 @@ act on row vectors, as in TransformerLens: token t is W_E[t], and a head's OV ci
 Nothing of size d_vocab × d_vocab is ever formed: A B and B A have the same non-zero eigenvalues, so d_head × d_head is enough.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 from transformer_lens import FactoredMatrix
 from transformer_lens.utilities import composition_scores as composition_of
 
-from interp.errors import ConfigError, ModelError
+from interp.errors import ConfigError, ModelError, kind_of
 from interp.models.toys import ConvAttn, Toy
 from interp.probes.attention import previous_token_scores
 from interp.probes.repeats import ordinary_ids
 from interp.provenance import provenance_of
 from interp.result import Result, mean_over_examples
+from interp.sites import check_no_name
 
 FORMS = ("eigenvalue", "logit raise")
 Square = Float[Tensor, "d_model d_model"]
@@ -48,20 +50,21 @@ def head_weights(model: Any) -> HeadWeights:
     Raises `ModelError` when they cannot be found, or when no residual stream leads from embedding to heads to logits: the
     products of weights that circuits are read from then mean nothing.
     """
+    check_no_name(model)
     if isinstance(model, Toy) and not model.config.residual and (len(model.blocks) > 1 or isinstance(model, ConvAttn)):
         raise ModelError(
-            f"reading the heads' weights of a {type(model).__name__}",
+            f"reading the heads' weights of {kind_of(model)}",
             "it has no residual stream, so its heads do not read the embedding, or do not write to the logits",
             "Measure what they do instead, for example with head_scores",
         )
     if getattr(getattr(model, "config", None), "norm", None) == "post":
         raise ModelError(
-            f"reading the heads' weights of a {type(model).__name__}",
+            f"reading the heads' weights of {kind_of(model)}",
             "norms act on its residual stream between the layers, so heads do not read the sum of what is written",
             "Measure what they do instead, for example with head_scores",
         )
+    layers = _attentions(model)
     try:
-        layers = [block.attn for block in model.blocks]
         norms = [getattr(block, "ln1", None) for block in model.blocks]
         n_heads = layers[0].W_O.shape[0]
         read = {
@@ -74,15 +77,29 @@ def head_weights(model: Any) -> HeadWeights:
         embed = _embedding(model.embed).detach().cpu().double()
         unembed = _behind(getattr(model, "ln_final", None), _unembedding(model.unembed).detach().cpu().double(), model)
     except (AttributeError, TypeError, IndexError) as error:
-        raise ModelError(
-            f"reading the heads' weights of a {type(model).__name__}",
-            f"they are not where TransformerLens has them ({error})",
-            "Needs embed, unembed and blocks[l].attn with W_Q, W_K, W_V, W_O",
-        ) from error
+        raise _no_weights(model, f"they are not where TransformerLens has them ({error})") from error
     if embed.shape[0] != unembed.shape[1]:
         sizes = f"it reads {embed.shape[0]} tokens and writes {unembed.shape[1]}"
         raise ModelError("copying by eigenvalues", sizes, "Use a model whose output vocabulary is its input vocabulary")
     return HeadWeights(embed, unembed, **read, W_O=written)
+
+
+def _attentions(model: Any) -> list[Any]:
+    """The attention of each layer. Raises `ModelError` where weights are missing, as in a module hooked from outside."""
+    blocks = getattr(model, "blocks", None)
+    found = [getattr(block, "attn", None) for block in blocks] if isinstance(blocks, Iterable) else []
+    if not found or not all(hasattr(attn, "W_O") for attn in found):
+        raise _no_weights(model, "they are not where TransformerLens has them: there is no blocks[layer].attn.W_O")
+    return found
+
+
+def _no_weights(model: Any, truth: str) -> ModelError:
+    return ModelError(
+        f"reading the heads' weights of {kind_of(model)}",
+        truth,
+        "Give a model with embed, unembed and blocks[layer].attn with W_Q, W_K, W_V, W_O, as interp.load_model opens one, "
+        "or measure what the heads do instead, for example with head_scores",
+    )
 
 
 def copying_scores(model: Any, *, n_samples: int = 10, sample_size: int = 25, n_null: int = 50, seed: int = 0) -> Result:

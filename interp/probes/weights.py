@@ -9,6 +9,7 @@ from interp.errors import ModelError, nearest
 from interp.models.parts import CausalConv
 from interp.provenance import provenance_of
 from interp.result import Result
+from interp.sites import check_no_name
 
 STATISTICS = ("max", "min", "q75", "q90", "mean |w|")
 TAP_NAMES = {-1: "previous", 0: "current", 1: "next"}
@@ -68,6 +69,7 @@ def _statistics(kernel: Float[Tensor, "filter channel tap"]) -> Float[Tensor, "t
 
 
 def _kernels(model: nn.Module, module: str | None) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    check_no_name(model)
     found = {name: part for name, part in model.named_modules() if isinstance(part, CausalConv)}
     inside = {f"{name}.conv" for name in found}
     found |= {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv1d) and n not in inside and m.groups == 1}
