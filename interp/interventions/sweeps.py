@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from interp.errors import ConfigError, DataError, nearest
+from interp.errors import ConfigError, DataError, ModelError, nearest
 from interp.interventions import components as parts
 from interp.interventions.components import Component, Part, n_heads_of
 from interp.interventions.modes import Manner, capture, for_batches
@@ -64,8 +64,9 @@ def ablation_sweep(
     description. Effects of single examples: `ablation_effects`, same arguments.
 
     Equals the difference of two `run`s, one inside `ablated`. Raises `ConfigError` for unknown components or modes, `SiteError`
-    for parts the model lacks, `DataError` for a metric made for other examples. Cost: one forward pass per component and one
-    without, plus what the mode costs (`modes`); each of `batch_size` examples.
+    for parts the model lacks, `ModelError` where its `cfg` gives another number of heads than it has, `DataError` for a metric
+    made for other examples. Cost: one forward pass per component and one without, plus what the mode costs (`modes`); each of
+    `batch_size` examples (and for heads one of a single example).
     """
     effects = ablation_effects(
         model,
@@ -261,12 +262,18 @@ def _heads_grid(model: HookedModel, tokens: Tokens) -> _Grid:
 
 
 def _heads_by_layer(model: HookedModel, tokens: Tokens) -> list[tuple[Site, int]]:
-    """The z sites and how many heads each has: from the model's `cfg`, or else from one short forward pass."""
+    """The z sites and how many heads each has, from a forward pass over one example.
+
+    Raises `ModelError` when the model's `cfg` says another number than the layer with most heads has.
+    """
     sites, n_heads = sites_of(model, "z"), n_heads_of(model)
-    if n_heads is not None:
-        return [(site, n_heads) for site in sites]
     z = capture(model, tokens[:1], sites)
-    return [(site, z[site].shape[2]) for site in sites]
+    found = [(site, z[site].shape[2]) for site in sites]
+    most = max(n for _, n in found)
+    if n_heads not in (None, most):
+        told = f"z has {most} of them and the model's cfg.n_heads is {n_heads}"
+        raise ModelError("a sweep over heads", told, "Set cfg.n_heads to what a layer has")
+    return found
 
 
 def _layers_grid(model: HookedModel, kind: str) -> _Grid:

@@ -28,6 +28,7 @@ from interp.errors import ModelError, SiteError, kind_of, nearest
 from interp.sites import KINDS, Site
 
 PER_HEAD_JOINED = "batch pos (head d_head)"
+SHARED_BY_HEADS = ("k", "v")  # one key or value may serve a group of heads
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def hooked(
     be read but not written: `interp.audit` tells. Gradients flow through.
 
     Raises `ModelError` for a path that does not exist (with near ones) or is one of several layers. `SiteError` comes from the
-    first call on, for a submodule that is not called, an entry that is not a tensor, or one whose axes do not fit the site.
+    first call on, for a submodule that is not called, an entry that is no tensor, or one whose axes, columns or heads do not fit.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"hooking {kind_of(module)}", "it is not a torch module", "Give an nn.Module")
@@ -90,7 +91,7 @@ def hooked(
     points = [point for kind, place in sites.items() for point in _points(module, kind, place)]
     if not points:
         raise ModelError(f"hooking {kind_of(module)}", "no sites were named", "Give {site: submodule path, …}")
-    heads = [point.place.heads for point in points if point.place.heads]
+    heads = [point.place.heads for point in points if (point.place.heads or 1) > 1]  # 1: a tensor without a head axis
     config = SimpleNamespace(
         n_layers=1 + max((point.site.layer or 0) for point in points),
         n_heads=n_heads or _first(known, "num_attention_heads", "n_head") or (max(heads) if heads else None),
@@ -113,7 +114,7 @@ class _Point:
         """The site's activation in what the submodule was given or returned."""
         tensor = self._entry(value)
         if self.place.columns:
-            tensor = tensor[..., slice(*self.place.columns)]
+            tensor = tensor[..., self._columns(tensor)]
         there, here = self._layouts()
         if there == here:
             self._check_axes(tensor)
@@ -150,6 +151,32 @@ class _Point:
                 f"Give the index of the tensor, e.g. Output({self.place.path!r}, index=0). {hint}".rstrip(". "),
             )
         return entry
+
+    def _columns(self, tensor: Tensor) -> slice:
+        start, stop = self.place.columns or (0, 0)
+        size = tensor.shape[-1] if tensor.ndim else 0
+        if not 0 <= start < stop <= size:
+            raise SiteError(
+                f"site {self.site} at columns {(start, stop)}",
+                f"the last axis of the tensor at {self.place.path!r} has {size} of them",
+                f"Give columns=(start, stop) with 0 ≤ start < stop ≤ {size}",
+            )
+        return slice(start, stop)
+
+    def check_heads(self, activation: Tensor, n_heads: int | None) -> None:
+        """Raise `SiteError` unless the activation has `n_heads` heads, or (keys and values) a number that divides it."""
+        _, here = self._layouts()
+        if not n_heads or "head" not in here.split() or self.place.heads == 1:
+            return
+        size, shared = activation.shape[here.split().index("head")], self.site.kind in SHARED_BY_HEADS
+        if size == n_heads or (shared and n_heads % size == 0):
+            return
+        among = ", which do not divide among them" if shared else ""
+        raise SiteError(
+            f"site {self.site} of a module with n_heads={n_heads}",
+            f"the tensor at {self.place.path!r} has {size} heads{among}",
+            "Give hooked(…, n_heads=…) as many as a layer has queries, and heads= of the site as many as lie in its tensor",
+        )
 
     def _layouts(self) -> tuple[str, str]:
         here = " ".join(self.site.axes)
@@ -230,6 +257,7 @@ class HookedModule(HookedRootModule):
         def through(at: _Point, value: Any) -> Any:
             called.add(id(at.submodule))
             activation = at.pick(value)
+            at.check_heads(activation, self._config.n_heads)
             edited = hook_point(activation)
             return None if edited is activation else at.put(value, edited)
 

@@ -69,8 +69,8 @@ def in_context_learning(
     `early` and `late` are positions of predicted tokens (position 0 is never predicted); each loss is the mean over the odd
     `window` of positions centred there, as one index is noisy. Standard errors are over sequences, paired for the difference.
     Olsson et al. 2022 take the loss of the 500th token minus that of the 50th (window 1) on 512-token examples; public code
-    has both signs. All rows must be whole texts of equal length: padded tokens are refused. Rows with a NaN among these losses are
-    left out of all parts and counted in the description. Raises `DataError` when a window does not fit, `ModelError` for an
+    has both signs. All rows must be whole texts of equal length: padded tokens are refused. Rows with a NaN among these losses
+    are left out of all parts and counted in the description. Raises `DataError` when a window does not fit, `ModelError` for an
     infinite loss. Cost: one forward pass.
     """
     check_unpadded(model, tokens)

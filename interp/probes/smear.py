@@ -13,7 +13,7 @@ from einops import repeat
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import DataError
+from interp.errors import DataError, ModelError
 from interp.probes.repeats import ordinary_ids
 from interp.result import Result, mean_over_examples
 from interp.running import Probe, Readings, run
@@ -33,7 +33,11 @@ class KeySmear(Probe):
 
     def read(self, activation: Tensor, site: Site, prepared: Any) -> Tensor:
         keys = activation[:, self.position]
-        members = (self.n_heads or keys.shape[1]) // keys.shape[1]
+        n_heads, n_groups = self.n_heads or keys.shape[1], keys.shape[1]
+        if n_heads % n_groups:
+            told = f"it has {n_groups} of them per layer and the model's cfg.n_heads is {n_heads}"
+            raise ModelError(f"keys at {site}, shared by groups of heads", told, "Set cfg.n_heads to the number of query heads")
+        members = n_heads // n_groups
         return repeat(keys, "batch group d_head -> batch (group member) d_head", member=members)
 
     def result(self, readings: Readings) -> Result:

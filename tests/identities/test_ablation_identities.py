@@ -1,6 +1,7 @@
 """Ablation: equal to slow obvious loops, neutral when it should be, and gone when its block ends."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -434,3 +435,13 @@ def test_a_sweep_states_its_provenance_once(monkeypatch: pytest.MonkeyPatch) -> 
         assert result.provenance.weights == hashed(model)
         assert result.provenance.tokens == provenance.tensor_hash(tokens)
     assert swept.provenance.seed == 4
+
+
+@pytest.mark.parametrize("told", [1, 3])
+def test_a_cfg_that_gives_another_number_of_heads_is_refused(told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = attention_model()
+    assert ablation_sweep(model, tokens_of(), answers(), mode="zero", progress=False).values.shape == (2, N_HEADS)
+    config = SimpleNamespace(**vars(model.cfg) | {"n_heads": told})
+    monkeypatch.setattr(type(model), "cfg", config)
+    with pytest.raises(ModelError, match=f"z has {N_HEADS} of them and the model's cfg.n_heads is {told}"):
+        ablation_sweep(model, tokens_of(), answers(), mode="zero", progress=False)

@@ -309,6 +309,13 @@ def test_wrong_paths_list_near_names() -> None:
         ({"z": Output("attention", index=0, heads=7)}, r"shape \(3, 11, 24\), which does not fit"),
         ({"pattern": Output("attention", index=1, heads=1)}, r"shape \(3, 4, 11, 11\), which does not fit"),
         ({"embed": "never_called"}, "'never_called' is not called in the forward pass"),
+        ({"embed": Output("embedding", columns=(0, 25))}, r"columns \(0, 25\): the last axis .* has 24 of them"),
+        ({"embed": Output("embedding", columns=(22, 30))}, r"columns \(22, 30\)"),
+        ({"embed": Output("embedding", columns=(30, 40))}, r"columns \(30, 40\)"),
+        ({"embed": Output("embedding", columns=(6, 6))}, r"0 ≤ start < stop ≤ 24"),
+        ({"embed": Output("embedding", columns=(-6, 24))}, r"columns \(-6, 24\)"),
+        (HOMEMADE | {"z": Output("attention", index=0, heads=3)}, r"site z layer 0 of a module with n_heads=4: .* has 3 heads"),
+        (HOMEMADE | {"k": Output("attention.key", heads=3)}, r"has 3 heads, which do not divide among them"),
     ],
 )
 def test_sites_that_do_not_fit(sites: dict, message: str) -> None:
@@ -344,3 +351,67 @@ def test_what_is_no_module_or_no_place_is_refused() -> None:
             hooked(module, sites)
     with pytest.raises(ModelError, match="Did you mean 'pattern'"):
         hooked(Classifier(), {"patern": Output("{layer}", index=1)})
+
+
+@pytest.mark.parametrize("n_heads", [3, 5])
+def test_a_wrong_number_of_heads_is_refused_by_whatever_reads_them(n_heads: int) -> None:
+    model = hooked(classifier(), HOMEMADE, n_heads=n_heads)
+    last = interp.metrics.from_callable(lambda logits, ids: logits[:, 0])
+    for measure in (
+        lambda: interp.ablation_sweep(model, tokens(), last, mode="zero", progress=False),
+        lambda: interp.key_smear(model, n_examples=2, length=6),
+        lambda: logits(model),
+    ):
+        with pytest.raises(SiteError, match=f"n_heads={n_heads}: .* has 4 heads"):
+            measure()
+
+
+def test_keys_that_a_group_of_heads_shares_fit() -> None:
+    model = hooked(classifier(), {"k": Output("attention.key", heads=2), "z": Output("attention", index=0, heads=N_HEADS)})
+    assert read(model, Site("k", 0))[Site("k", 0)].shape[2] == 2
+    assert interp.key_smear(model, n_examples=2, length=6).values.shape == (1, N_HEADS)
+
+
+class _Blocks(nn.Module):
+    """Two layers of homemade attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.position = nn.Embedding(D_VOCAB, D_MODEL), nn.Embedding(N_CTX, D_MODEL)
+        self.layers = nn.ModuleList(HomemadeAttention() for _ in range(2))
+        self.classes = nn.Sequential(nn.Linear(D_MODEL, D_MODEL), nn.Linear(D_MODEL, N_CLASSES))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embedding(ids)
+        for layer in self.layers:
+            x = x + layer(x)[0]
+        return self.classes(x.mean(1))
+
+
+def test_one_layer_of_several_is_not_taken_for_the_only_one() -> None:
+    module = _Blocks().eval()
+    for path in ("layers.0.softmax", "layers.1.softmax"):
+        with pytest.raises(ModelError, match=r"one layer, and 2 layers have it. Write 'layers.\{layer\}.softmax'"):
+            hooked(module, {"pattern": path})
+    with pytest.raises(ModelError, match="'blocks.1.attn.hook_pattern'"):
+        hooked(module, {"pattern": "layers.1.softmax"})
+    both = read(hooked(module, {"pattern": "layers.{layer}.softmax"}), Site("pattern", 0), Site("pattern", 1))
+    alone = hooked(module, {"blocks.1.attn.hook_pattern": "layers.1.softmax"})
+    assert torch.equal(read(alone, Site("pattern", 1))[Site("pattern", 1)], both[Site("pattern", 1)])
+    assert not torch.equal(both[Site("pattern", 0)], both[Site("pattern", 1)])
+    assert hooked(module, {"mlp_out": "classes.1", "seen": "layers.0.softmax"}), "the maps of a Sequential are no layers"
+
+
+def test_a_module_without_submodules_says_so() -> None:
+    with pytest.raises(ModelError, match="hooking submodule 'foo': this module has no submodules. Give the module that holds it"):
+        hooked(nn.Linear(2, 3), {"pattern": "foo"})
+
+
+def test_what_is_not_known_of_a_hooked_module_is_named_where_it_is_given() -> None:
+    model = hooked(_Blocks().eval(), {"pattern": "layers.{layer}.softmax"})
+    with pytest.raises(DataError, match=r"how large its vocabulary is.*interp.hooked\(…, d_vocab=…\)"):
+        interp.induction_scores(model)
+    with pytest.raises(ModelError, match="weights of a HookedModule: they are not where.*no blocks.layer..attn.W_O.*head_scores"):
+        interp.copying_scores(model)
+    known = hooked(model.wrapped, {"pattern": "layers.{layer}.softmax"}, d_vocab=D_VOCAB, n_ctx=N_CTX)
+    assert interp.induction_scores(known, period=3).values.shape == (2, N_HEADS)

@@ -8,6 +8,8 @@ import torch
 import interp
 from interp.errors import DataError, ModelError
 from interp.models import AttnAttn, ConvAttn, SmearedKeyAttn
+from interp.probes import KeySmear
+from interp.sites import Site
 
 D_VOCAB, D_MODEL = 41, 12
 
@@ -93,3 +95,11 @@ def test_impossible_requests() -> None:
         interp.key_smear(model, offset=0)
     with pytest.raises(DataError, match="distinct"):
         interp.key_smear(model, vocabulary=range(5))
+
+
+def test_a_number_of_heads_that_the_keys_do_not_divide_is_refused() -> None:
+    model = AttnAttn(d_vocab=D_VOCAB, d_model=D_MODEL, n_heads=2)
+    assert KeySmear(3, n_heads=4).read(torch.randn(4, 5, 2, 6), Site("k", 0), None).shape == (4, 4, 6)
+    for wrong in (3, 1):  # not a multiple; fewer queries than keys
+        with pytest.raises(ModelError, match=f"it has 2 of them per layer and the model's cfg.n_heads is {wrong}"):
+            interp.run(model, torch.zeros(4, 6, dtype=torch.long), [KeySmear(3, n_heads=wrong)])
