@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from interp.display import card, table
+from interp.errors import ConfigError, each_a
 from interp.models.constructed import COPIES, PERIOD, Constructed, all_constructed
 from interp.probes import (
     composition_scores,
@@ -106,9 +107,12 @@ def calibrate(models: Sequence[Constructed] | None = None) -> Calibration:
 
     One row per model and probe, in the units of the probe, values of all heads in order of layer and head, `-` where undefined.
     Rows of controls are models that must *not* show an effect, or must show it only under the wrong probe. Deterministic; a few
-    seconds on a CPU. Raises `KeyError` for an expectation that no probe measures.
+    seconds on a CPU. Raises `ConfigError` for anything but a list of constructed models, and `KeyError` for an expectation that
+    no probe measures.
     """
-    return Calibration(tuple(row for made in models or all_constructed() for row in _rows(made)))
+    remedy = "Give some of interp.models.constructed.all_constructed(), or leave the models out to measure all"
+    chosen = [] if models is None else each_a(Constructed, models, "calibrating", remedy, ConfigError)
+    return Calibration(tuple(row for made in chosen or all_constructed() for row in _rows(made)))
 
 
 def _rows(made: Constructed) -> Iterator[Row]:

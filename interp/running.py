@@ -10,13 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral
 from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from interp.errors import DataError, InterpError, ModelError, SiteError
+from interp.errors import DataError, InterpError, ModelError, SiteError, each_a
 from interp.models.calling import check_tokens, device_of, eval_mode, hooks_on, in_trial, logits_of
 from interp.models.writable import check_writable, firing_problem, holds_pattern, resid_mid_route, trial_tokens
 from interp.provenance import provenance_of
@@ -24,6 +25,7 @@ from interp.result import Result
 from interp.sites import LOGITS, HookedModel, Site, check_model, check_site
 
 Readings = Mapping[Site, Tensor]
+BY_NAME = 'scores by name come from interp.head_scores(model, tokens, scores=["induction"])'
 
 
 class Probe(ABC):
@@ -75,7 +77,8 @@ def run(
 
     The model is run in eval mode and without gradients; hooks, mode and flags are afterwards as they were. Results do not
     depend on `batch_size` (None: all examples at once) beyond rounding. Raises `ModelError`, `DataError` (tokens) and
-    `SiteError`: an unknown or silent site, one that fires more than once, one whose edits the model would drop.
+    `SiteError`: an unknown or silent site, one that fires more than once, one whose edits the model would drop; `InterpError`
+    for what is no probe or intervention.
     Cost: one forward pass plus what the probes do, and one pass over the weights at memory speed for the provenance; the first
     time a site of a model is edited, also the trial that `interp.models.writable.check_writable` describes (a few tokens).
     """
@@ -96,13 +99,15 @@ def measure(
     """`run` without the provenance, which costs a pass over all weights: for callers that run many times and state it once."""
     check_model(model)
     check_tokens(model, tokens)
+    remedy = f"Give probes, e.g. [interp.probes.Induction()]; {BY_NAME}"
+    probes = each_a(Probe, probes, "run", remedy)  # type: ignore[type-abstract]
     if not probes or len({probe.name for probe in probes}) != len(probes):
         names = [probe.name for probe in probes]
         raise InterpError("run", f"it was given the probes {names}", "Give at least one probe, each name once")
-    _check_edits(model, interventions, tokens)
+    interventions = _check_edits(model, interventions, tokens)
     size = len(tokens) if batch_size is None else batch_size
-    if size < 1:
-        raise DataError(f"run with batch_size {batch_size}", "a batch holds at least one example", "Give a positive number")
+    if not isinstance(size, Integral) or size < 1:
+        raise DataError(f"run with batch_size {batch_size!r}", "a batch holds at least one example", "Give a positive number")
     parts: dict[str, dict[Site, list[Tensor]]] = {probe.name: {} for probe in probes}
     with torch.no_grad(), eval_mode(model):
         for chunk in tokens.to(device_of(model)).split(size):
@@ -126,7 +131,7 @@ def edited(
         raise ModelError(f"editing a {type(model).__name__}", "it is not a torch module", "Use interp.run")
     tokens = trial_tokens(model) if tokens is None else tokens
     check_tokens(model, tokens)
-    _check_edits(model, interventions, tokens)
+    interventions = _check_edits(model, interventions, tokens)
     plan = _Plan(model, tokens)
     for intervention in interventions:
         plan.add_edits(intervention)
@@ -265,13 +270,17 @@ class _Plan:
         self.station(Site("attn_out", site.layer)).late_edits.append(late)
 
 
-def _check_edits(model: HookedModel, interventions: Sequence[Intervention], tokens: Tensor) -> None:
+def _check_edits(model: HookedModel, given: Sequence[Intervention], tokens: Tensor) -> list[Intervention]:
+    """The interventions as a list, all of whose edits the model will take."""
+    remedy = 'Give a list of interventions, e.g. [interp.interventions.Zero(Site("z", 0, head=1))]'
+    interventions = each_a(Intervention, given, "editing a model", remedy)  # type: ignore[type-abstract]
     sites = [site for intervention in interventions for site in intervention.sites(model)]
     for site in sites:
         if site.kind == LOGITS:
             raise SiteError("editing the logits", "they are the model's output, not a hook point", "Edit the last resid_post")
         check_site(model, site)
     check_writable(model, sites, tokens)
+    return interventions
 
 
 def _run_batch(

@@ -121,9 +121,13 @@ def _read(request: Any) -> EditRequest | TokenRequest:
         raise DataError("an edit request", f"it is a {type(request).__name__}", "Give prompt, subject and target_new")
     missing = [name for name in FIELDS if name not in request]
     if missing:
-        hint = nearest(missing[0], [str(key) for key in request])
+        mistaken = [key for key in map(str, request) if key not in FIELDS and nearest(key, missing)]
+        no_key = f", and {mistaken[0]!r} is none of its keys" if mistaken else ""
+        hint = nearest(mistaken[0], missing) if mistaken else ""
         raise DataError(
-            f"an edit request with {', '.join(map(str, request))}", f"it lacks {', '.join(missing)}", f"{hint}Give all three"
+            f"an edit request with {', '.join(map(str, request)) or 'nothing'}",
+            f"it lacks {', '.join(missing)}{no_key}",
+            f"{hint}Give {FIELDS[0]}, {FIELDS[1]} and {FIELDS[2]}",
         )
     target: Any = request["target_new"]
     words: Any = target.get("str") if isinstance(target, Mapping) else target  # {"str": …} as CounterFact has it

@@ -22,7 +22,7 @@ from einops import reduce
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import ConfigError, DataError, InterpError, nearest
+from interp.errors import ConfigError, DataError, InterpError, SiteError, each_a, nearest
 from interp.interventions.components import Component, Part
 from interp.interventions.edits import Filler, Freeze, given, part_index
 from interp.interventions.patterns import FORMS, SetPattern
@@ -237,8 +237,10 @@ class Capture(Probe):
 def capture(model: HookedModel, tokens: Tokens, sites: Sequence[Site], batch_size: int | None = None) -> dict[Site, Tensor]:
     """The activations of the untouched model at `sites`, first axis the example; `Replace` and `Freeze` take them as they are.
 
-    Raises as `run` does, and for activations with infinite entries (masked `attn_scores`). Memory: all of them at once.
+    Raises as `run` does, `SiteError` for what is no list of sites, and for activations with infinite entries (masked
+    `attn_scores`). Memory: all of them at once.
     """
+    sites = each_a(Site, sites, "capturing activations", 'Give a list of sites, e.g. [Site("z", 0)]', SiteError)
     if not sites:
         return {}
     results = measure(model, tokens, [Capture(site) for site in sites], batch_size=batch_size)

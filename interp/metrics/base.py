@@ -2,8 +2,9 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import DataError, InterpError
+from interp.errors import DataError, InterpError, nearest
 
 Logits = Float[Tensor, "batch pos d_vocab"]
 Read = Float[Tensor, "batch read id"]
@@ -125,9 +126,32 @@ def from_callable(function: Callable[..., Tensor], **per_example: Tensor) -> Met
     """`function(logits, tokens, **per_example) -> [batch]` as a metric that can be run in batches.
 
     Each tensor of `per_example` has one entry per example and reaches the function cut to the examples of the batch. A bare
-    function with answers in its closure would see all of them whatever the batch.
+    function with answers in its closure would see all of them whatever the batch. Raises `DataError` for what is no such
+    tensor or has a name that the function does not take.
     """
+    asked = f"{getattr(function, '__name__', 'a function')} as a metric"
+    for name, values in per_example.items():
+        if not isinstance(values, Tensor) or not values.ndim:
+            told = f"{name} is {'a single number' if isinstance(values, Tensor) else f'a {type(values).__name__}'}"
+            raise DataError(asked, told, "Give a tensor with one entry per example")
+    _check_takes(function, per_example, asked)
     return Opaque(function, per_example)
+
+
+def _check_takes(function: Callable[..., Tensor], names: Iterable[str], asked: str) -> None:
+    """Raise `DataError` for a name that `function` has no parameter for, with the nearest it has."""
+    try:
+        parameters = list(signature(function).parameters.values())
+    except (TypeError, ValueError):  # some built-in functions do not say
+        return
+    by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes = [p.name for p in by_place[2:]]  # behind the logits and the tokens
+    takes += [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in names:
+        if name not in takes and not open_ended:
+            told = f"beside logits and tokens it takes {', '.join(takes) or 'nothing'}, not {name!r}"
+            raise DataError(asked, told, f"{nearest(name, takes)}Name what you give as the function names it")
 
 
 def as_metric(metric: MetricLike) -> Metric:

@@ -51,7 +51,7 @@ def head_scores(
     tokens, period = tokens_to_score(model, tokens, period, copies=copies, n_sequences=n_sequences, seed=seed)
     if pad_id is None:
         check_unpadded(model, tokens)
-    chosen = chosen_scores(None if scores is None else tuple(scores), period, bidirectional)
+    chosen = chosen_scores(scores, period, bidirectional)
     return run(model, tokens, [HeadScores(chosen, pad_id, bidirectional)], batch_size=batch_size)[HeadScores.name]
 
 

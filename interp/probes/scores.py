@@ -5,6 +5,7 @@ is what a head gets that attends equally to all keys it can see. That is also ex
 within each row, so a score is above it only where attention is put on the marked keys on purpose.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -148,12 +149,20 @@ def all_scores(period: int | None) -> tuple[HeadScore, ...]:
     return (*content, PreviousToken(), CurrentToken(), FirstToken(), Entropy())
 
 
-def chosen_scores(names: tuple[str, ...] | None, period: int | None, bidirectional: bool) -> tuple[HeadScore, ...]:
-    """The scores of these names, in their order; None: all that the kind of attention allows. Raises `ConfigError`."""
+def chosen_scores(names: Sequence[str] | None, period: int | None, bidirectional: bool) -> tuple[HeadScore, ...]:
+    """The scores of these names, in their order; None: all that the kind of attention allows.
+
+    Raises `ConfigError` for names that are unknown, given twice or in no list.
+    """
     known = {score.name: score for score in all_scores(period)}
     if names is None:
         return tuple(score for score in known.values() if not (bidirectional and score.presumes_causal))
-    wrong = [name for name in names if name not in known]
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        hint = nearest(names, known) if isinstance(names, str) and names not in known else ""
+        one = names if names in known else "induction"
+        raise ConfigError(f"head scores {names!r}", "a list of names was expected", f'{hint}Write scores=["{one}"]')
+    names = tuple(names)
+    wrong = [str(name) for name in names if name not in known]
     if wrong or not names or len(set(names)) != len(names):
         hint = nearest(wrong[0], known) if wrong else ""
         raise ConfigError(
