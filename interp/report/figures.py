@@ -274,7 +274,10 @@ def _draw_distribution(axes: Axes, place: int, values: Any, edges: Any, colour: 
     """A histogram mirrored around `place`: honest also for a tap whose filters are all equal, where a density is not."""
     counts, _ = np.histogram(values, edges)
     half = 0.33 * counts / counts.max()
-    axes.stairs(place + half, edges, baseline=place - half, orientation="horizontal", fill=True, color=tint(colour))
+    if np.ptp(values) <= 1e-6 * (edges[-1] - edges[0]):  # a line: a bin would claim a spread over the bin's width
+        axes.plot([place - 0.33, place + 0.33], [values.mean()] * 2, color=colour, linewidth=2.5, solid_capstyle="butt")
+    else:
+        axes.stairs(place + half, edges, baseline=place - half, orientation="horizontal", fill=True, color=tint(colour))
     low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
     axes.plot([place, place], [low, high], color=colour, linewidth=5, solid_capstyle="butt")
     axes.plot([place - 0.1, place + 0.1], [middle, middle], color=INK, linewidth=2)

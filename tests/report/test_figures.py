@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.patches import StepPatch
 
 from interp.errors import ReportError
 from interp.report import bar_chart, curve_grid, curves, filter_distributions, heat_map, kernel_maps, score_bars, svg
@@ -213,3 +214,13 @@ def test_results_that_do_not_fit_are_refused(draw):
     with pytest.raises(ReportError) as caught:
         draw()
     assert caught.value.remedy
+
+
+def test_a_tap_whose_filters_are_all_equal_is_a_line_at_its_value() -> None:
+    """Masked taps are 0: a bin would show them spread up to the bin's upper edge. A tap that is spread stays a block."""
+    values = torch.stack([torch.zeros(40), torch.linspace(0.5, 5.0, 40)])
+    axes = filter_distributions(Result(name="norm", values=values, axes=("tap", "filter"))).figure.axes[0]
+    blocks = [patch.get_data() for patch in axes.patches if isinstance(patch, StepPatch)]
+    assert len(blocks) == 1 and blocks[0].values.mean() > 0.5, "only the second tap is a block"
+    across = [line for line in axes.lines if np.ptp(line.get_xdata()) == pytest.approx(0.66)]
+    assert [list(line.get_ydata()) for line in across] == [[0.0, 0.0]]
