@@ -85,12 +85,24 @@ class StackedTokens(Shown):
             name=drawing.name("stack"),
             caption=self.caption,
             rows=[_drawn(row, shown) for row in self.rows],
+            note=_of_scales(self.rows),
             csv=packed_csv(self._frame()),
         )
 
     def _frame(self) -> pd.DataFrame:
         columns = [pd.Series(row.values(self.tokens).numpy(), name=row.name) for row in self.rows]
         return pd.concat([pd.Series(list(self.tokens), name="token"), *columns], axis=1)
+
+
+def _of_scales(rows: Sequence[TokenRow]) -> str:
+    """Whether colours can be compared between rows."""
+    if len(rows) == 1:
+        return "No colour is 0."
+    scales = {(float(row.min_value), float(row.max_value), row.result.unit) for row in rows}
+    if len(scales) == 1:
+        return "All rows have the same scale; no colour is 0."
+    every = len(scales) == len(rows)
+    return f"{'Each row has its own scale' if every else 'Not all rows have the same scale, see beside each'}; no colour is 0."
 
 
 def _drawn(row: TokenRow, tokens: list[str]) -> dict[str, object]:

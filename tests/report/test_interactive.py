@@ -21,6 +21,7 @@ from interp.report import (
     StackedTokens,
     StepSlider,
     TokenRow,
+    render_document,
     render_page,
     write_page,
 )
@@ -337,3 +338,19 @@ def test_what_does_not_fit_is_refused_before_a_file_is_written(kind: str, tmp_pa
     with pytest.raises(ReportError, match=truth) as caught:
         write_page(page_of(make()), tmp_path / "report")
     assert caught.value.remedy and not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ([4, 4], "All rows have the same scale"),
+        ([4, 1], "Each row has its own scale"),
+        ([4, 4, 1], "Not all rows have the same scale"),
+        ([4], "No colour is 0."),
+    ],
+)
+def test_the_note_below_stacked_tokens_says_whether_rows_can_be_compared(ends: list[int], said: str) -> None:
+    rows = [TokenRow(f"row {place}", result([0.0, 0.5], ("pos",)), 0, end) for place, end in enumerate(ends)]
+    html = render_document([StackedTokens(["a", "b"], rows, "c")], "t")
+    notes = [note for note in ("All rows have", "Each row has", "Not all rows have", "No colour is 0.") if note in html]
+    assert len(notes) == 1 and said.startswith(notes[0])
