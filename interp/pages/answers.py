@@ -1,21 +1,26 @@
 """The verdicts of an overview, from results alone; every threshold is named in the evidence."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from interp.pages.heads import (
+    DRAWN,
     ENOUGH,
     STANDARD_ERRORS,
     TIMES_UNIFORM,
     Head,
     ablated_heads,
     at_head,
+    best_score,
     induction_heads,
     name_of,
     null_of,
     score_of,
+    sets_of,
     strongest,
     with_error,
 )
@@ -31,6 +36,21 @@ HAS_HEADS, ARE_CAUSE = "Does it have induction heads?", "Are they the cause of w
 def verdicts(found: Found) -> list[Verdict]:
     """Both cards."""
     return [has_induction_heads(found), are_the_cause(found)]
+
+
+def headline(cards: Sequence[Verdict]) -> str:
+    """What the page found, in a few sentences: the answers to its questions."""
+    has, cause = cards
+    if has.outcome == "not tested":
+        return "Whether it has induction heads could not be asked; what was measured stands below."
+    if has.outcome == "refuted":
+        return "No head passes for an induction head."
+    named = has.answer.removeprefix("Yes, ").rstrip(".")
+    count, _, heads = named.partition(": ")
+    found = f"{'One induction head' if count == 'one' else f'{count} induction heads'}: {heads}."
+    return (
+        found if cause.outcome == "not tested" else f"{found} Are they the cause of what it predicts in a repeat? {cause.answer}"
+    )
 
 
 def has_induction_heads(found: Found) -> Verdict:
@@ -65,37 +85,79 @@ def has_induction_heads(found: Found) -> Verdict:
 
 
 def are_the_cause(found: Found) -> Verdict:
-    """Whether ablating the heads that pass costs the second copy, more than it costs the first and more than other heads do."""
+    """Whether ablating the heads that pass costs the second copy, clearly more than the first, and than other heads do."""
     cause: Any = found["cause"]
     if isinstance(cause, Refused):
         return Verdict(ARE_CAUSE, NOT_ASKED, "not tested", _because(cause))
-    effect, first = _effect(cause, copy=1), _effect(cause, copy=0)
+    effects: Result = found["effects of sets"]
+    effect, first = float(cause.values[1, 0]), float(cause.values[0, 0])
     error = 0.0 if cause.stderr is None else float(cause.stderr[1, 0])
-    others = cause.values[1, 1:].tolist()
-    told = (
-        f"as many other heads, {len(others)} draws: {min(others):.3g} to {max(others):.3g} nats"
-        if others
-        else "too few other heads for random draws"
-    )
+    others = cause.labels_of("set")[1:]
+    over_first = _margin(effects.values[:, 1, 0] - effects.values[:, 0, 0])
+    worst = max(others, key=lambda name: float(cause.values[1, _index(cause, name)]), default=None)
+    over_worst = None if worst is None else _margin(effects.values[:, 1, 0] - effects.values[:, 1, _index(cause, worst)])
     evidence = (
         f"Predicted: without them the loss on the second copy rises by at least {LEAST_EFFECT} nats and {STANDARD_ERRORS:g} "
-        "standard errors, by more than without any draw of as many other heads, and by more than on the first copy. Measured: "
-        f"{effect:+.3g} ± {error:.2g} nats on the second copy, {first:+.3g} on the first; {told}. "
-        f"Mean ablation of {ablated_heads(cause)}."
+        f"standard errors, and by {STANDARD_ERRORS:g} standard errors of the difference (paired) more than without any set of as "
+        f"many other heads, and than on the first copy. Measured: {effect:+.3g} ± {error:.2g} nats on the second copy, "
+        f"{first:+.3g} on the first; {_told_of_others(found, worst, over_worst)}. Mean ablation of {ablated_heads(cause)}."
     )
     control = "Other heads, ablated in the same way, and the first copy, where there is nothing to copy yet."
-    clear = effect >= LEAST_EFFECT and effect > STANDARD_ERRORS * error
-    beyond = effect > max([first, *others])
-    if not clear:
+    if not (effect >= LEAST_EFFECT and effect > STANDARD_ERRORS * error):
         return Verdict(ARE_CAUSE, "No: without them it predicts as well.", "refuted", evidence, control)
-    if not beyond:
-        which = "other heads cost as much" if others and max(others) >= effect else "the first copy suffers as much"
-        return Verdict(ARE_CAUSE, f"Not they alone: {which}.", "mixed", evidence, control)
+    if worst is not None and over_worst is not None and not over_worst.clear:
+        answer = f"Not they alone: {_shown_set(cause, worst)} {'costs' if over_worst.mean <= 0 else 'costs nearly'} as much."
+        return Verdict(ARE_CAUSE, answer, "mixed", evidence, control)
+    if not over_first.clear:
+        return Verdict(ARE_CAUSE, "Not they alone: the first copy suffers as much.", "mixed", evidence, control)
     return Verdict(ARE_CAUSE, f"Yes: without them the second copy costs {effect:.2f} nats more.", "supported", evidence, control)
 
 
-def _effect(cause: Result, copy: int) -> float:
-    return float(cause.values[copy, 0])
+@dataclass(frozen=True)
+class _Margin:
+    """A difference between two effects on the same sequences: its mean and standard error."""
+
+    mean: float
+    error: float
+
+    @property
+    def clear(self) -> bool:
+        return self.mean > STANDARD_ERRORS * self.error
+
+
+def _margin(differences: Tensor) -> _Margin:
+    n = len(differences)
+    return _Margin(float(differences.mean()), float(differences.std()) / n**0.5 if n > 1 else 0.0)
+
+
+def _index(cause: Result, name: str) -> int:
+    return cause.labels_of("set").index(name)
+
+
+def _shown_set(cause: Result, name: str) -> str:
+    """The heads of a set, at most three of them."""
+    heads = sets_of(cause)[name]
+    return ", ".join(map(name_of, heads[:3])) + (" …" if len(heads) > 3 else "")
+
+
+def _told_of_others(found: Found, worst: str | None, over: _Margin | None) -> str:
+    """The sets of other heads in words, with the most costly one by name, and what its heads do by their best scores."""
+    cause, scores = found["cause"], found.get("scores")
+    if worst is None or over is None:
+        return "too few other heads to compare with"
+    values = cause.values[1, 1:].tolist()
+    size, drawn = len(sets_of(cause)[worst]), worst.startswith(DRAWN)
+    every = "every other head" if size == 1 else f"every set of {size} other heads"
+    which = f"as many other heads, {len(values)} random draws" if drawn else f"{every}, {len(values)} in all"
+    heads = sets_of(cause)[worst][:3] if isinstance(scores, Result) else []
+    best = [f"{name_of(head)} {text}" if size > 1 else text for head in heads if (text := best_score(scores, head))]
+    known = (
+        f", whose best score is {best[0]}" if size == 1 and best else f", whose best scores are {', '.join(best)}" if best else ""
+    )
+    return (
+        f"{which}: {min(values):.3g} to {max(values):.3g} nats, the most without {_shown_set(cause, worst)}{known}; "
+        f"difference to it {over.mean:+.3g} ± {over.error:.2g}"
+    )
 
 
 def _because(refused: Refused) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import combinations
 
 import torch
 
@@ -13,6 +14,7 @@ Head = tuple[int, int]
 TIMES_UNIFORM, ENOUGH = 3.0, 0.5  # an induction head gives so many times what a uniform head does, or so large a share at once
 LEAST_SHARE = 0.3  # of attention, for a head to be shown for a score
 STANDARD_ERRORS = 2.0
+DRAWN = "random"  # what the names of drawn sets begin with; where there are few, every set is taken
 
 
 def name_of(head: Head) -> str:
@@ -83,11 +85,38 @@ def strongest(result: Result, k: int, *, largest: bool = True) -> list[Head]:
     return [head for _, head in sorted(defined, key=lambda pair: -pair[0] if largest else pair[0])[:k]]
 
 
-def random_sets(others: list[Head], size: int, n_sets: int, seed: int) -> dict[str, list[Head]]:
-    """Up to `n_sets` different sets of `size` heads drawn from `others`; none when there are too few heads."""
+def best_score(scores: Result, head: Head) -> str:
+    """The score of attention by which a head stands out most above a uniform head, "previous_token 0.93"; "" where none does."""
+    found: dict[str, tuple[float, float]] = {}
+    for name in scores.labels_of("score"):
+        score = score_of(scores, name)
+        baseline = torch.as_tensor(0.0 if score.baseline is None else score.baseline).expand(score.values.shape).nan_to_num(0.0)
+        value = at_head(score, head)
+        if name != "entropy" and not math.isnan(value):
+            found[name] = (value - at_head(replace(score, values=baseline), head), value)
+    best = max(found, key=lambda name: found[name][0], default="")
+    return f"{best} {found[best][1]:.2f}" if best and found[best][0] > 0 else ""
+
+
+def other_sets(others: list[Head], size: int, n_sets: int, seed: int) -> dict[str, list[Head]]:
+    """Every set of `size` heads of `others` where there are `n_sets` or fewer, named by its heads; else so many drawn ones."""
+    if math.comb(len(others), size) <= n_sets:
+        every = [list(chosen) for chosen in combinations(others, size)]
+        return {" + ".join(map(name_of, heads)): heads for heads in every}
     generator = torch.Generator().manual_seed(seed_for("overview: random heads", seed))
     drawn: dict[tuple[Head, ...], None] = {}
-    for _ in range(8 * n_sets if len(others) >= size else 0):
+    while len(drawn) < n_sets:
         chosen = torch.randperm(len(others), generator=generator)[:size].tolist()
         drawn[tuple(sorted(others[index] for index in chosen))] = None
-    return {f"random {number + 1}": list(heads) for number, heads in enumerate(list(drawn)[:n_sets])}
+    return {f"{DRAWN} {number + 1}": list(heads) for number, heads in enumerate(drawn)}
+
+
+def sets_of(cause: Result) -> dict[str, list[Head]]:
+    """The sets of heads of an ablation of sets, by name, as its description lists them after the first sentence."""
+    named = dict(part.partition(": ")[::2] for part in cause.description.split("; ")[1:])
+    return {name: [_head(word) for word in heads.split(", ")] for name, heads in named.items()}
+
+
+def _head(word: str) -> Head:
+    layer, _, head = word.removeprefix("L").partition("H")
+    return int(layer), int(head)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from interp import metrics
-from interp.data import induction_pairs
+from interp.data import PromptPairs, induction_pairs
 from interp.errors import DataError, InterpError
-from interp.interventions import ablate_together, ablation_sweep, activation_patching
+from interp.interventions import ablation_effects, ablation_sweep, activation_patching
 from interp.models import audit
 from interp.models.calling import device_of
-from interp.pages.heads import cells_of, induction_heads, name_of, random_sets
+from interp.pages.heads import STANDARD_ERRORS, cells_of, induction_heads, name_of, other_sets
 from interp.pages.reading import spelled
 from interp.probes import (
     attention_patterns,
@@ -39,7 +39,7 @@ from interp.result import Result
 from interp.running import Probe, Readings, run
 from interp.sites import OUTPUT, HookedModel, Site
 
-N_SCORED, N_ABLATED, N_PAIRS = 32, 8, 16  # sequences, sequences and pairs: what is read, ablated and patched
+N_SCORED, N_ABLATED, N_PAIRS = 32, 8, 32  # sequences, sequences and pairs: what is read, ablated and patched
 N_GUESSES, N_RANDOM = 5, 8
 
 
@@ -80,7 +80,9 @@ def measured(asked: Asked, progress: bool) -> dict[str, Any]:
         "token losses": lambda asked, found: token_losses(asked.model, asked.example),
         "next tokens": _next_tokens,
         "ablation": partial(_ablation, progress=progress),
-        "cause": partial(_cause, progress=progress),
+        "effects of sets": partial(_effects_of_sets, progress=progress),
+        "cause": _cause,
+        "answer gap": _answer_gap,
         "patched heads": partial(_patched, site="z", progress=progress),
         "patched positions": partial(_patched, site="resid_pre", progress=progress),
         "following": _following,
@@ -149,32 +151,44 @@ def _ablation(asked: Asked, found: Found, progress: bool) -> Result:
     return ablation_sweep(asked.model, tokens, metric, batch_size=asked.batch_size, progress=progress)
 
 
-def _cause(asked: Asked, found: Found, progress: bool) -> Result:
-    """Axes (copy, set): what ablating the induction heads, and as many others, does to the loss of each copy."""
+def _effects_of_sets(asked: Asked, found: Found, progress: bool) -> Result:
+    """Axes (example, copy, set): what ablating the induction heads, and as many others, does to the loss of each copy."""
     scores = needed(found, "scores")
     chosen = induction_heads(scores, needed(found, "null"))
     if not chosen:
         raise DataError("ablating induction heads", "no head passes for an induction head", "See the scores")
     others = [cell for cell in cells_of(scores) if cell not in chosen]
-    sets = {"induction heads": chosen} | random_sets(others, len(chosen), N_RANDOM, asked.seed)
+    sets = {"induction heads": chosen} | other_sets(others, len(chosen), N_RANDOM, asked.seed)
     tokens = asked.repeats(N_ABLATED)
     copies = [
-        ablate_together(
+        ablation_effects(
             asked.model, tokens, _loss_of_copy(asked.period, copy), sets, batch_size=asked.batch_size, progress=progress
         )
         for copy in (1, 2)
     ]
-    errors = [copy.stderr for copy in copies if copy.stderr is not None]
     return replace(
         copies[0],
         name=f"{copies[0].name} of sets of heads",
-        values=torch.stack([copy.values for copy in copies]),
-        stderr=torch.stack(errors) if len(errors) == len(copies) else None,
-        axes=("copy", "set"),
+        values=torch.stack([copy.values for copy in copies], dim=1),
+        axes=("example", "copy", "set"),
         labels={"copy": ("first copy", "second copy"), "set": tuple(sets)},
         description="effect on the loss of each copy: metric(ablated) − metric(untouched), mean ablation; "
         + "; ".join(f"{name}: {', '.join(map(name_of, heads))}" for name, heads in sets.items()),
     )
+
+
+def _cause(asked: Asked, found: Found) -> Result:
+    """Axes (copy, set): the mean of the effects over examples, with its standard error."""
+    return averaged(needed(found, "effects of sets"))
+
+
+def averaged(effects: Result) -> Result:
+    """The mean over the first axis, with its standard error where there are two entries or more."""
+    values = effects.values.double()
+    n = len(values)
+    error = values.std(0) / n**0.5 if n > 1 else None
+    labels = {axis: names for axis, names in effects.labels.items() if axis != effects.axes[0]}
+    return replace(effects, values=values.mean(0), stderr=error, axes=effects.axes[1:], labels=labels, count=n)
 
 
 def _loss_of_copy(period: int, copy: int) -> metrics.Metric:
@@ -183,18 +197,46 @@ def _loss_of_copy(period: int, copy: int) -> metrics.Metric:
     return metrics.loss(range(start + 2, start + period + 1))
 
 
+def _pairs(asked: Asked) -> PromptPairs:
+    return induction_pairs(asked.model, n=N_PAIRS, period=asked.period, seed=asked.seed).to(device_of(asked.model))
+
+
+def _answer_gap(asked: Asked, found: Found) -> Result:
+    """How much higher the answer stands above the other token after the clean prompt than after the corrupted one, by pairs."""
+    pairs = _pairs(asked)
+    clean, corrupted = (
+        metrics.metric_values(asked.model, tokens, pairs.metric(), batch_size=asked.batch_size)
+        for tokens in (pairs.clean, pairs.corrupted)
+    )
+    gaps = replace(
+        clean,
+        name="gap of the answers",
+        values=clean.values.double() - corrupted.values.double(),
+        unit="logits",
+        description="answer minus other token, after the clean prompt minus after the corrupted one: mean over pairs",
+    )
+    return averaged(gaps)
+
+
+def gap_in_words(gap: Result) -> str:
+    """The gap with its standard error."""
+    error = "" if gap.stderr is None else f" ± {float(gap.stderr):.2g}"
+    return f"{gap.item():.3g}{error} logits"
+
+
 def _patched(asked: Asked, found: Found, site: str, progress: bool) -> Result:
-    """Recovery on induction pairs. Raises `DataError` for a model that does not answer them."""
-    pairs = induction_pairs(asked.model, n=N_PAIRS, period=asked.period, seed=asked.seed).to(device_of(asked.model))
-    metric = pairs.metric()
-    clean = metrics.metric_values(asked.model, pairs.clean, metric, batch_size=asked.batch_size).values.double()
-    mean, error = float(clean.mean()), float(clean.std()) / len(clean) ** 0.5
-    if not mean > 2 * error:
-        told = f"it does not answer the pairs: answer minus other token is {mean:.3g} ± {error:.2g} logits, not clearly above 0"
+    """Recovery on induction pairs. Raises `DataError` where the gap that it is a share of is not clearly above 0."""
+    gap = needed(found, "answer gap")
+    if gap.stderr is None or not gap.item() > STANDARD_ERRORS * float(gap.stderr):
+        told = (
+            f"it hardly tells the prompts of a pair apart: clean minus corrupted is {gap_in_words(gap)} over {gap.count} pairs, "
+            f"not {STANDARD_ERRORS:g} standard errors above 0, and recovery is a share of that gap"
+        )
         raise DataError("patching induction pairs", told, "Patch prompts that it can answer")
+    pairs = _pairs(asked)
     positions = pairs.positions if site == "resid_pre" else None
     return activation_patching(
-        asked.model, pairs.clean, pairs.corrupted, metric, site, positions=positions, values="recovery", progress=progress
+        asked.model, pairs.clean, pairs.corrupted, pairs.metric(), site, positions=positions, values="recovery", progress=progress
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from interp.errors import DataError
 from interp.pages import sections
-from interp.pages.answers import verdicts
+from interp.pages.answers import headline, verdicts
 from interp.pages.measuring import Asked, Guesses, measured
 from interp.pages.reading import as_rows, example_of, fitting_period, spelled
 from interp.probes.attention import DEFAULT_PERIOD
@@ -18,7 +18,6 @@ from interp.report import Page, Prose, Section
 from interp.result import Result
 from interp.sites import HookedModel, check_model
 
-QUESTION = "Which head does what, and is it really the cause?"
 KEPT_OUT = ("patterns", "kernel maps")  # large, and on the page itself
 
 
@@ -44,20 +43,20 @@ def overview(
     bytes.
 
     Raises `ModelError` for what is no model, `DataError` for tokens or a text that cannot be run (without any: for a model in
-    which no repeat has room). Cost: about (heads + 40) forward passes over 8 sequences, and the patching of 16 pairs.
+    which no repeat has room). Cost: about (heads + 40) forward passes over 8 sequences, and the patching of 32 pairs.
     """
     check_model(model)
     period = _period(model) if period is None else period
     given = as_rows(tokens_or_text) if isinstance(tokens_or_text, Tensor) else tokens_or_text
     example, told = example_of(model, given, period, seed)
     found = measured(Asked(model, example, period, seed, batch_size), progress)
-    shown = spelled(model, example[0])
+    shown, cards = spelled(model, example[0]), verdicts(found)
     d_vocab = getattr(getattr(model, "cfg", None), "d_vocab", None)
     return Page(
         title=name or type(model).__name__,
-        question=QUESTION,
+        question=headline(cards),
         sections=[
-            Section("Answers", verdicts(found), lead="Each card names what was predicted, and what would have shown it false."),
+            Section("Answers", cards, lead="Each card names what was predicted, and what would have shown it false."),
             sections.scores_section(found, shown, told),
             sections.maps_section(found, shown, told),
             sections.worth_section(found),

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from interp.models import AuditResult
-from interp.pages.heads import LEAST_SHARE, Head, ablated_heads, at_head, name_of, null_of, score_of, strongest
-from interp.pages.measuring import Found, Refused
+from interp.pages.heads import DRAWN, LEAST_SHARE, Head, ablated_heads, at_head, name_of, null_of, score_of, sets_of, strongest
+from interp.pages.measuring import Found, Refused, gap_in_words
 from interp.report import (
     AttentionMaps,
     Block,
@@ -115,11 +115,19 @@ def worth_section(found: Found) -> Section:
         blocks.append(
             Grid(
                 cause,
-                f"{ablated_heads(cause)} together, and random draws of as many others: what each copy's loss rises by, in nats.",
+                f"{ablated_heads(cause)} together, and {_others(cause)}: what each copy's loss rises by, in nats.",
             )
         )
     lead = "A head is worth what the model loses without it. Heads that stand in for each other look worthless one by one."
     return Section("What each head is worth", blocks, lead=lead)
+
+
+def _others(cause: Result) -> str:
+    """The sets of other heads, in words."""
+    if cause.labels_of("set")[-1].startswith(DRAWN):
+        return "random draws of as many others"
+    size = len(next(iter(sets_of(cause).values())))
+    return "every other head" if size == 1 else f"every set of {size} others"
 
 
 def patching_section(found: Found) -> Section:
@@ -133,6 +141,9 @@ def patching_section(found: Found) -> Section:
         "Pairs of prompts that differ in the token to be copied. Recovery is 0 where nothing comes along and 1 where all of the "
         "difference between the answers does."
     )
+    gap = found["answer gap"]
+    if not isinstance(gap, Refused):
+        lead += f" That difference, clean minus corrupted, is {gap_in_words(gap)} over {gap.count} pairs."
     return Section("Where the answer is made", blocks, lead=lead)
 
 
