@@ -83,7 +83,8 @@ def attribution_patching(
     pairs.base_values, pairs.source_values = map(torch.cat, zip(*metrics, strict=True))
     readings = _with_base(pairs, torch.cat(estimates).reshape(len(clean), *grid.shape))
     name = f"{pairs.metric.name}, attribution of {site}"
-    return pairs.result(readings, name, axes=grid.axes, labels=grid.labels, values=values, told=_told(pairs, steps))
+    told = "; ".join([*filter(None, [grid.at_once]), _told(pairs, steps)])
+    return pairs.result(readings, name, axes=grid.axes, labels=grid.labels, values=values, told=told)
 
 
 def edge_attribution(

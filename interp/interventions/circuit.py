@@ -70,6 +70,7 @@ def circuit_values(
     1 + (distinct mixtures in a layer) rows, at most 2 + the queries, keys and values of a layer; `batch_size` rows at a time.
     """
     pairs = Pairs(model, clean, corrupted, metric, "noising")
+    pairs.check_values(values)
     graph = wiring(model, pairs.both)
     named = dict(circuits) if isinstance(circuits, Mapping) else {str(i): circuit for i, circuit in enumerate(circuits)}
     if not named:
@@ -104,6 +105,7 @@ def circuit_curve(
     without a gap are left out and counted. Cost: 2 · (1 + draws) · sizes circuits, see `circuit_values`.
     """
     pairs = Pairs(model, clean, corrupted, metric, "noising")
+    pairs.check_values("recovery")
     graph = wiring(model, pairs.both)
     sizes = tuple(sizes)
     if not sizes or len(set(sizes)) < len(sizes):

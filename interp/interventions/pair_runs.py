@@ -71,6 +71,27 @@ class Pairs:
         parts = [measured_values(self.model, tokens[rows], self.metric.select(rows)) for rows in row_chunks(len(tokens), ROWS)]
         return torch.cat(parts).to("cpu", torch.float64)
 
+    def check_values(self, values: str) -> None:
+        """Raise `ConfigError` for an unknown word, `DataError` for the recovery of a gap that no pair has.
+
+        Cost: for "recovery" both runs of the metric, which are kept.
+        """
+        one_of("values", values, VALUES)
+        if values != "recovery" or not bool(self._gap().isnan().all()):
+            return
+        n, undefined = len(self.base), int((self.base_values.isnan() | self.source_values.isnan()).sum())
+        same = f"is the same on the clean and the corrupted prompt of {'each' if not undefined else f'the other {n - undefined}'}"
+        told = "is NaN on each of them" if undefined == n else f"is NaN on {undefined} of them and {same}" if undefined else same
+        raise DataError(
+            f"the recovery of {n} pairs",
+            f"the metric {told}, so there is no gap to give a share of",
+            'Give values="effect" (or "metric"), other prompts, or a metric that tells clean from corrupted',
+        )
+
+    def _gap(self) -> Float[Tensor, " pair"]:
+        """clean − corrupted of each pair; NaN where there is none."""
+        return Normalized(self.metric, *self._in_order(self.source_values, self.base_values)).gap
+
     def result(
         self,
         readings: Float[Tensor, "pair *shape"],
@@ -94,13 +115,16 @@ class Pairs:
         values: Values,
         told: str,
     ) -> Result:
-        """Readings (the metric of each pair) as `values` asks for them, first axis "pair"; baseline: that of the base run."""
-        one_of("values", values, VALUES)
+        """Readings (the metric of each pair) as `values` asks for them, first axis "pair"; baseline: that of the base run.
+
+        Raises as `check_values` does.
+        """
+        self.check_values(values)
         base, unit, undefined = self.base_values, self.metric.unit, self.base_values.isnan()
         if values != "metric":
             readings = readings - _wide(base, readings)
         if values == "recovery":
-            gap = Normalized(self.metric, *self._in_order(self.source_values, base)).gap
+            gap = self._gap()
             undefined = undefined | gap.isnan()
             start = float(self.direction == "noising")
             readings, unit = readings / _wide(gap, readings) + start, Normalized.unit

@@ -78,12 +78,13 @@ def path_patching(
     "nothing" holds them at the base run. Whatever is neither head nor MLP is recomputed.
 
     `values`: "metric" under the patch; "effect", minus that of the untouched base run; "recovery", (metric − corrupted) /
-    (clean − corrupted), NaN for pairs without a gap. The `baseline` is that of the base run. A sender after all receivers
-    has effect 0. Pairs whose metric is NaN are left out and counted. Exact: equals two `run`s per sender with `Replace` at
-    every other head. Raises `SiteError`, `ConfigError` and `DataError` for what does not exist or fit. Cost: two forward passes
-    per pair, and two per sender and pair (one to the logits), `batch_size` rows at a time.
+    (clean − corrupted), NaN for pairs without a gap, refused when none has one. The `baseline` is that of the base run. A
+    sender after all receivers has effect 0. Pairs whose metric is NaN are left out and counted. Exact: equals two `run`s per
+    sender with `Replace` at every other head. Raises `SiteError`, `ConfigError` and `DataError` for what does not exist or fit.
+    Cost: two forward passes per pair, and two per sender and pair (one to the logits), `batch_size` rows at a time.
     """
     pairs = Pairs(model, clean, corrupted, metric, direction)
+    pairs.check_values(values)
     chosen = tuple([receivers] if isinstance(receivers, Site) else receivers)
     _check_receivers(model, chosen)
     found, axes, shape = _senders(model, senders, pairs.both)
@@ -117,6 +118,7 @@ def edge_patching(
     passes per edge and pair (one per edge to the logits): for small models; `edge_attribution` estimates all at once.
     """
     pairs = Pairs(model, clean, corrupted, metric, direction)
+    pairs.check_values(values)
     graph = wiring(model, pairs.both)
     edges = graph.edges if edges is None else list(edges)
     graph.check(edges)

@@ -1,5 +1,7 @@
 """Patching sweeps that are asked for what is not there, are interrupted, or meet damaged files."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp import Site, activation_patching, attribution_patching, metrics, patching_effects, path_patching
+from interp import (
+    Site,
+    activation_patching,
+    attribution_patching,
+    circuit_curve,
+    circuit_values,
+    edge_attribution,
+    edge_patching,
+    metrics,
+    patching_effects,
+    path_patching,
+)
 from interp.errors import ConfigError, DataError, ModelError, ResultError, SiteError
 from interp.interventions.patching import sweep
 from interp.metrics.values import measured_values
 from interp.models import AttnAttn
+from interp.models.pieces import NotTakenApart
 
 READ = metrics.logit_diff(1, 2)
 
@@ -199,3 +213,131 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def _raises(logits: Tensor, tokens: Tensor) -> Tensor:
     raise RuntimeError("mine")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("wrong", ["blocks.0.attn.hook_z", "hook_z", "Z", Site("z", 0)])
+@pytest.mark.parametrize("patching", [activation_patching, attribution_patching])
+def test_other_names_of_a_site_are_told_the_one_to_use(wrong: Any, patching: Any) -> None:
+    clean, corrupted = prompts()
+    with pytest.raises(SiteError, match="Did you mean 'z'.*`layers` and `heads` choose"):
+        patching(model(), clean, corrupted, READ, wrong, progress=False)
+
+
+def test_recovery_without_any_gap_is_refused_and_with_some_is_counted() -> None:
+    clean, corrupted = prompts(3)
+    sender = {"receivers": Site("logits")}
+    asked: list[tuple[Any, dict[str, Any]]] = [
+        (activation_patching, {}),
+        (patching_effects, {"direction": "noising"}),
+        (attribution_patching, {}),
+        (path_patching, sender),
+        (path_patching, {**sender, "direction": "noising"}),
+        (edge_patching, {}),
+        (circuit_values, {"circuits": [[]]}),
+    ]
+    for patching, more in asked:
+        call = partial(patching, model(), clean, metric=READ, values="recovery", progress=False, **more)
+        with pytest.raises(DataError, match='recovery of 3 pairs: the metric is the same on .* each, .*values="effect"'):
+            call(corrupted=clean)
+        some = call(corrupted=torch.cat([clean[:1], corrupted[1:]]))
+        assert some.count == 2 and "1 of 3 pairs are undefined and left out" in some.description
+        effect = patching(model(), clean, clean, metric=READ, values="effect", progress=False, **more).values
+        assert float(effect[~effect.isnan()].abs().max()) < 1e-6
+    with pytest.raises(DataError, match="so there is no gap"):
+        circuit_curve(model(), clean, clean, READ, edge_attribution(model(), clean, corrupted, READ, progress=False), sizes=[1])
+
+
+def test_recovery_where_the_metric_is_nan_says_so() -> None:
+    clean, corrupted = prompts(3)
+
+    def undefined_on(rows: list[int]) -> Callable[[Tensor, Tensor], Tensor]:
+        firsts = clean[rows, 0]
+        return lambda logits, tokens: torch.where(torch.isin(tokens[:, 0], firsts), torch.nan, logits[:, -1, 1])
+
+    assert len(set(clean[:, 0].tolist())) == 3
+    for rows, said in (([0, 1, 2], "is NaN on each of them"), ([1], "is NaN on 1 of them and is the same .* of the other 2")):
+        with pytest.raises(DataError, match=f"recovery of 3 pairs: the metric {said}"):
+            activation_patching(model(), clean, clean, undefined_on(rows), values="recovery", progress=False)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_word_for_values_that_is_none_is_refused_before_anything_is_run() -> None:
+    clean, corrupted = prompts()
+    subject = model()
+    calls = []
+    subject.register_forward_hook(lambda *_: calls.append(1))
+    for patching, more in ((activation_patching, {}), (path_patching, {"receivers": Site("logits")}), (edge_patching, {})):
+        with pytest.raises(ConfigError, match="Did you mean 'recovery'"):
+            patching(subject, clean, corrupted, READ, values="recovered", progress=False, **more)
+    assert not calls
+
+
+@pytest.mark.parametrize("mode", ["auto", "trimmed", "growing", "reference"])
+def test_a_patch_where_both_runs_are_the_same_changes_nothing(mode: str) -> None:
+    """Whole prompts, or only the places that are patched: no row can differ, and no way of running them stumbles over that."""
+    clean, corrupted = prompts(3)
+    corrupted[:, :3] = clean[:, :3]
+    for other, where in ((clean, None), (corrupted, [0, 2])):
+        found = activation_patching(model(), clean, other, READ, "resid_pre", positions=where, mode=mode, progress=False)
+        assert "not trimmed" not in found.description
+        assert torch.allclose(found.values, torch.tensor(found.baseline).expand_as(found.values).double(), atol=1e-7)
+    control = activation_patching(model(), clean, corrupted, READ, "resid_pre", positions=[3], mode=mode, progress=False)
+    assert float((control.values - control.baseline).abs().max()) > 1e-4  # type: ignore[operator]
+
+
+def test_what_is_patched_at_once_is_said() -> None:
+    clean, corrupted = prompts(3)
+    places = {"source": torch.tensor([1, 2, 3]), "end": -1}
+    told: list[tuple[dict[str, Any], str]] = [
+        ({"positions": places}, "patched at once: positions source, end"),
+        ({"positions": {"source": places["source"]}}, "patched at once: position source"),
+        ({"positions": [0, 1, 2], "over": "layer"}, "patched at once: positions 0 to 2"),
+        ({"positions": [3], "heads": [1], "over": "layer"}, "patched at once: head 1, position 3"),
+        ({"layers": [1], "over": ("head", "position")}, "patched at once: layer 1"),
+        ({"over": "head"}, "patched at once: layers 0, 1"),
+    ]
+    for patching in (activation_patching, attribution_patching):
+        for asked, said in told:
+            parts = patching(model(), clean, corrupted, READ, "z", progress=False, **asked).description.split("; ")
+            assert said in parts, parts
+        for quiet in ({}, {"positions": places, "over": ("layer", "head", "position")}, {"layers": [0], "heads": [1]}):
+            assert "at once" not in patching(model(), clean, corrupted, READ, "z", progress=False, **quiet).description
+
+
+class Stubborn(AttnAttn):
+    """Knows how many rows it began with, as models do that make their masks first."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits = super().forward(tokens)
+        return logits + torch.zeros(len(tokens), 1, 1)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_why_a_way_was_passed_over_is_said_in_plain_words(caplog: pytest.LogCaptureFixture) -> None:
+    clean, corrupted = prompts(3)
+    torch.manual_seed(1)
+    stubborn = Stubborn(d_vocab=19, d_model=8, n_heads=2, residual=True).eval()
+    with caplog.at_level("DEBUG", logger="interp.interventions.patching.sweep"):
+        found = activation_patching(stubborn, clean, corrupted, READ, mode="growing", progress=False)
+    assert "not growing: the model does not take rows that are added midway" in found.description
+    assert "Error" not in found.description and "tensor" not in found.description
+    assert "must match the size" in caplog.text and "RuntimeError" in caplog.text
+    loop = activation_patching(stubborn, clean, corrupted, READ, mode="reference", progress=False)
+    assert torch.allclose(found.values, loop.values, atol=1e-6)
+
+
+def test_an_exception_behind_a_refused_way_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean, corrupted = prompts(3)
+
+    def broken(*_: Any) -> Iterator[Any]:
+        yield from ()
+        raise IndexError("index 7 is out of range")
+
+    monkeypatch.setattr(sweep.Trimmed, "run", broken)
+    with pytest.raises(ModelError, match="the model fails") as caught:
+        activation_patching(model(), clean, corrupted, READ, mode="trimmed", progress=False)
+    assert "index 7" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, NotTakenApart) and isinstance(caught.value.__cause__.__cause__, IndexError)
+    told = activation_patching(model(), clean, corrupted, READ, progress=False).description
+    assert "not trimmed: run layer by layer from outside, the model fails" in told and "index 7" not in told

@@ -14,7 +14,7 @@ from interp.interventions.patching.sources import Run
 from interp.metrics.base import Metric
 from interp.metrics.standard import position_of
 from interp.running import Intervention
-from interp.sites import KINDS, HookedModel, Site, check_site, layers_with
+from interp.sites import KINDS, HookedModel, Site, check_site, layers_with, nearest_kind
 
 PATCHABLE = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern", "conv")
 AXES = ("layer", "head", "position")
@@ -50,6 +50,7 @@ class Grid:
     axes: tuple[str, ...]
     labels: Mapping[str, tuple[str, ...]]
     shape: tuple[int, ...]
+    at_once: str = ""  # where every cell patches all at once, in words; "" for all heads, all positions
 
     @property
     def axis_names(self) -> tuple[str, ...]:
@@ -89,7 +90,9 @@ def chosen_sites(model: HookedModel, kind: str, layers: Sequence[int] | None) ->
     """The sites that a sweep over `kind` patches. Raises `SiteError` for kinds that cannot be patched and layers not there."""
     if kind not in PATCHABLE:
         raise SiteError(
-            f"patching {kind!r}", f"the sites are {', '.join(PATCHABLE)}", f"{nearest(str(kind), PATCHABLE)}Name one of them"
+            f"patching {kind!r}",
+            f"the sites are {', '.join(PATCHABLE)}",
+            f"{nearest_kind(kind, PATCHABLE)}Name one of them; `layers` and `heads` choose among its layers and heads",
         )
     if "{layer}" not in KINDS[kind][0]:
         if layers is not None:
@@ -140,7 +143,18 @@ def make_grid(
             )
         )
     labels = {axis: tuple(str(entry) for entry in everywhere[axis]) for axis in over}
-    return Grid(kind, tuple(cells), over, labels, tuple(len(step) for step in steps))
+    asked = {"layer": layers != (None,), "head": heads is not None, "position": positions is not None}
+    at_once = [_named(axis, tuple(map(str, everywhere[axis]))) for axis in AXES if asked[axis] and axis not in over]
+    told = f"patched at once: {', '.join(at_once)}" if at_once else ""
+    return Grid(kind, tuple(cells), over, labels, tuple(len(step) for step in steps), told)
+
+
+def _named(axis: str, labels: Sequence[str]) -> str:
+    """As in "position subject" or "heads 1, 3"; more than two numbers in a row as "layers 0 to 11"."""
+    if len(labels) == 1:
+        return f"{axis} {labels[0]}"
+    in_a_row = labels[0].isdecimal() and list(labels) == [str(int(labels[0]) + step) for step in range(len(labels))]
+    return f"{axis}s {labels[0]} to {labels[-1]}" if in_a_row and len(labels) > 2 else f"{axis}s {', '.join(labels)}"
 
 
 def _axes(kind: str, over: Sequence[str] | None, have: list[str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """`activation_patching`: exact sweeps over layers, heads and positions, by the fastest way that the model allows."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from interp.provenance import weights_hash
 from interp.result import Result
 from interp.sites import HookedModel, Site
 
+logger = logging.getLogger(__name__)
 MODES = ("auto", "trimmed", "growing", "reference")
 Batches = Iterator[tuple[Tensor, Tensor, Tensor]]  # (cell, pair, value)
 TOLD = {
@@ -33,6 +35,11 @@ TOLD = {
     "growing": "all cells in one pass of the model, whose batch grows by those of each layer",
     "repeated": "all cells in one pass of the model, from its start",
     "reference": "one full pass for each cell",
+}
+FAILED = {  # a way that ended in an exception of the model's; the exception itself is logged
+    "trimmed": "run layer by layer from outside, the model fails",
+    "growing": "the model does not take rows that are added midway (its masks or positions are made for those it began with)",
+    "repeated": "the model fails when it is given all cells in one batch",
 }
 
 
@@ -67,16 +74,17 @@ def activation_patching(
     it is the query's. `source` is what is put in: the other "run" on the same pair, "resample" (on another pair, by `seed`), its
     "mean" over pairs and positions, or "zero".
     `values`: "metric", baseline the unpatched metric; "effect", the difference from it; "recovery", (metric − corrupted) /
-    (clean − corrupted), NaN for pairs without a gap, which are counted in the description.
+    (clean − corrupted), NaN for pairs without a gap, which are counted in the description; refused when none has one. The
+    description also says what of `layers`, `heads` and `positions` is patched at once.
 
     Exact: equal to running the model once for each cell (`mode="reference"`) within rounding; the description says which way
     was taken. "trimmed" restarts at the patched layer with all cells in one batch, on positions that can differ and with what
     the metric reads; "growing" adds a layer's cells as rows to one pass of the model itself; "auto" takes the first that
     gives the model's own result on untouched rows. `memory` is the GiB that a batch of rows may take; `batch_size` how many
     pairs are held at once (default: what fits). With `checkpoint`, finished cells are kept in that file: the same call goes on.
-    Raises `DataError` for prompts that do not pair up, `SiteError` and `ConfigError` for what does not exist, `ModelError` when
-    the mode asked for cannot be had. Cost: two forward passes, and for each cell about a third of one (less with a shared
-    prefix), in sweeps over heads; about a sixth over layers and positions.
+    Raises `DataError` for prompts that do not pair up or show nothing to recover, `SiteError` and `ConfigError` for what does
+    not exist, `ModelError` when the mode asked for cannot be had. Cost: two forward passes, and for each cell about a third of
+    one (less with a shared prefix), in sweeps over heads; about a sixth over layers and positions.
     """
     effects = patching_effects(
         model,
@@ -150,7 +158,7 @@ def patching_effects(
         axes=grid.axes,
         labels=grid.labels,
         values=values,
-        told="; ".join([f"computed: {TOLD[sweep.ways[0]]}", *dict.fromkeys(sweep.passed_over)]),
+        told="; ".join([*filter(None, [grid.at_once]), f"computed: {TOLD[sweep.ways[0]]}", *dict.fromkeys(sweep.passed_over)]),
     )
     seeded = dataclasses.replace(result.provenance, seed=seed if source == "resample" else None)
     return result.with_provenance(seeded)
@@ -221,7 +229,7 @@ class _Sweep:
                 saved.add(numbers, rows[pairs], values)
                 bar.update(int(fresh.sum()))
         except NotTakenApart as reason:
-            self._next_way(str(reason))
+            self._next_way(reason)
             return False
         return True
 
@@ -233,25 +241,29 @@ class _Sweep:
                 sites = list(dict.fromkeys([*sites, *sites_needed(self.model, self.sites[0].kind)]))
                 break
             except NotTakenApart as reason:
-                self._next_way(str(reason))
+                self._next_way(reason)
         into, other = self.into[rows], self.other_tokens[rows]
         if self.ways[0] != "reference" and not isinstance(metric, Opaque):
             return read_both(self.model, into, other, sites, metric)
         # nothing is assumed: neither that rows do not feel each other, nor that a function treats each alone
         base, source = read_run(self.model, into, sites, metric), read_run(self.model, other, self.sites, metric)
         while self.ways[0] != "reference" and not treats_rows_alone(metric, base.logits, base.tokens, base.values):
-            self._next_way("the metric does not treat each pair alone (answers in a closure? metrics.from_callable takes them)")
+            told = "the metric does not treat each pair alone (answers in a closure? metrics.from_callable takes them)"
+            self._next_way(NotTakenApart(told))
         return base, source
 
-    def _next_way(self, reason: str) -> None:
+    def _next_way(self, reason: NotTakenApart) -> None:
+        """Go on to the next way; why this one is passed over is told in plain words, and an exception behind it is logged."""
         way = self.ways.pop(0)
+        told = str(reason) if reason.__cause__ is None else FAILED[way]
+        logger.debug("patching: not %s: %s", way, reason, exc_info=reason)
         if not self.ways:
             raise ModelError(
                 f'activation patching with mode="{self.mode}"',
-                f"this model cannot be run that way: {reason}",
+                f"this model cannot be run that way: {told}",
                 'Leave mode at "auto", which takes the fastest way that is exact',
-            )
-        self.passed_over.append(f"not {way}: {reason}")
+            ) from reason
+        self.passed_over.append(f"not {way}: {told}")
 
     def _batches(self, grid: Grid, batch: Batch) -> Batches:
         way = self.ways[0]

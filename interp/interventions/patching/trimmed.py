@@ -92,6 +92,8 @@ class Trimmed:
         idle = starts >= self.length
         yield cells[idle], pairs[idle], self.base.values[pairs[idle].to(self.base.values.device)]
         cells, pairs, starts = (each[~idle] for each in (cells, pairs, starts))
+        if not len(cells):  # every patch lies where both runs are the same
+            return
         starts = self._coarser(starts)
         for number, part in enumerate(torch.arange(len(cells)).split(rows_at_once)):
             yield self._run_rows(cells[part], pairs[part], starts[part], check=number == 0)
