@@ -30,7 +30,7 @@ class StudyConfig:
     seeds: tuple[int, ...] = setting((10, 11, 12), "one model of each variant is trained per seed; the pilot used 0")
     data: TextConfig = setting(TextConfig(), "the text, and the share of training sequences that repeat a passage")
     model: TransformerConfig = setting(
-        TransformerConfig(mlp=False, norm="none", positions="rotary"),
+        TransformerConfig(mlp=False, positions="rotary"),
         "the two-layer model; the controls have its width and heads",
     )
     train: TrainConfig = setting(TrainConfig(), "how they are trained; copies of the models are kept for what is read over steps")
@@ -65,23 +65,23 @@ class StudyConfig:
 
 QUICK = StudyConfig(
     data=TextConfig(vocab_size=1024, length=64, repeat_share=1.0),
-    model=TransformerConfig(d_model=80, n_heads=4, d_head=32, n_ctx=256, mlp=False, norm="none", positions="rotary"),
+    model=TransformerConfig(d_model=80, n_heads=4, d_head=32, n_ctx=256, mlp=False, positions="rotary", rotary_share=0.25),
     train=TrainConfig(
         lr=1e-2,
         epochs=100,
-        max_steps=2400,
-        batch_size=8,
+        max_steps=2000,
+        batch_size=32,
         warmup_ratio=0.04,
-        n_evals=36,
+        n_evals=64,
         eval_sequences=64,
-        keep_checkpoints=37,
+        keep_checkpoints=49,
         sample_tokens=0,
     ),
 )
 FULL = StudyConfig(
     seeds=(10, 11, 12, 13, 14),
     data=TextConfig(corpus="python-source", vocab_size=4096, length=256, repeat_share=0.1),
-    model=TransformerConfig(d_model=256, n_heads=8, d_head=32, n_ctx=256, mlp=False, norm="none", positions="rotary"),
+    model=TransformerConfig(d_model=256, n_heads=8, d_head=32, n_ctx=256, mlp=False, positions="rotary", rotary_share=0.25),
     train=TrainConfig(
         lr=2e-3,
         epochs=100,
