@@ -110,7 +110,7 @@ def measure(
         raise DataError(f"run with batch_size {batch_size!r}", "a batch holds at least one example", "Give a positive number")
     parts: dict[str, dict[Site, list[Tensor]]] = {probe.name: {} for probe in probes}
     with torch.no_grad(), eval_mode(model):
-        for chunk in tokens.to(device_of(model)).split(size):
+        for chunk in tokens.to(device_of(model), torch.int64).split(size):  # ids are indices and targets, which int32 is not
             _run_batch(model, chunk, probes, interventions, parts)
     readings = {name: {site: torch.cat(pieces) for site, pieces in found.items()} for name, found in parts.items()}
     return {probe.name: probe.result(readings[probe.name]) for probe in probes}

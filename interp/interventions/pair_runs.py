@@ -47,6 +47,7 @@ class Pairs:
         if clean.shape != corrupted.shape:
             told = f"the clean tokens are {tuple(clean.shape)}, the corrupted {tuple(corrupted.shape)}"
             raise DataError("patching pairs", told, "Give pairs of equal length, one corrupted prompt per clean one")
+        clean, corrupted = clean.long(), corrupted.long()
         self.model, self.metric, self.direction = model, as_metric(metric), direction
         self.metric.check_examples(len(clean))
         self.base, self.source = (corrupted, clean) if direction == "denoising" else (clean, corrupted)

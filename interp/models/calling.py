@@ -189,5 +189,5 @@ def trial(model: HookedModel, tokens: Int[Tensor, "batch pos"], hooks: Mapping[s
     counting = {name: counted(name, function) for name, function in hooks.items()}
     with warnings.catch_warnings(), torch.no_grad(), eval_mode(model), user_hooks_muted(model), hooks_on(model, counting):
         warnings.simplefilter("ignore", UserWarning)  # a bridge warns of edits that it drops: that is being found out
-        logits = logits_of(model, tokens.to(device_of(model)))
+        logits = logits_of(model, tokens.to(device_of(model), torch.int64))
     return logits, fired

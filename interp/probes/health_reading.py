@@ -83,7 +83,7 @@ def blank_reading(
     """
     check_model(model)
     check_tokens(model, tokens)
-    tokens = tokens.to(device_of(model))
+    tokens = tokens.to(device_of(model), torch.int64)
     config = getattr(model, "cfg", None)
     own_pad = getattr(config, "pad_id", None)
     if mask is not None and pad_id is not None:

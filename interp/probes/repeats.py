@@ -66,7 +66,8 @@ def shuffled_tokens(tokens: Int[Tensor, "batch pos"], *, seed: int = 0) -> Int[T
 
 def row_generator(row: Int[Tensor, " pos"], seed: int) -> torch.Generator:
     """A generator of the sequence's own, so that its draws do not depend on how the batch is split."""
-    return torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(row.cpu().contiguous().numpy().tobytes(), seed=seed) >> 1)
+    ids = row.long().cpu().contiguous()  # equal ids draw equally, whatever the type that holds them
+    return torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(ids.numpy().tobytes(), seed=seed) >> 1)
 
 
 def bos_of(model: HookedModel) -> int:
