@@ -55,8 +55,8 @@ class SiteError(InterpError):
 
 def with_article(name: str) -> str:
     """The name of a type behind its article, as it is spoken: an AttnAttn, a Conv1D, an MLP."""
-    spelt_out = len(name) > 1 and name[:2].isupper()  # letter by letter
-    return f"{'an' if name[:1] in ('AEFHILMNORSX' if spelt_out else 'AEIOaeio') else 'a'} {name}"
+    spelt_out = (len(name) > 1 and name[:2].isupper()) or name[:2] == "nd"  # letter by letter, in front at least
+    return f"{'an' if name[:1].upper() in tuple('AEFHILMNORSX' if spelt_out else 'AEIO') else 'a'} {name}"
 
 
 def kind_of(value: object) -> str:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.data import REPEATED_PASSAGE, Corpus, encode_documents, encode_text, load_tokenizer, pack
+from interp.data import REPEATED_PASSAGE, Corpus, encode_documents, encode_text, encode_texts, load_tokenizer, pack
 from interp.errors import DataError
 
 
@@ -70,6 +70,20 @@ def test_encode_text_is_bos_and_the_documents_ids(corpus: Corpus) -> None:
     assert encode_text(tokenizer, REPEATED_PASSAGE, bos=False).tolist() == [ids]
     with pytest.raises(DataError, match="no tokens"):
         encode_text(tokenizer, "")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_encode_texts_is_encode_text_row_by_row(corpus: Corpus) -> None:
+    tokenizer = load_tokenizer("characters", corpus)
+    both = encode_texts(tokenizer, ["cat", "dog"])
+    assert both.tolist() == [encode_text(tokenizer, text)[0].tolist() for text in ("cat", "dog")]
+    assert both[:, 1:].tolist() == encode_texts(tokenizer, ["cat", "dog"], bos=False).tolist()
+    with pytest.raises(DataError, match="2 texts as one batch: they have 4, 3 tokens"):
+        encode_texts(tokenizer, ["cat", "do"])
+    with pytest.raises(DataError, match="a str is given. Give a list"):
+        encode_texts(tokenizer, "cat")
+    with pytest.raises(DataError, match="it is given as a list"):
+        encode_text(tokenizer, ["cat", "dog"])  # type: ignore[arg-type]
 
 
 def test_the_passage_ends_as_it_began() -> None:

@@ -108,3 +108,14 @@ def test_what_cannot_be_made_out_says_why() -> None:
         find_sites(nn.Sequential(nn.Embedding(N_IDS, 4), nn.Linear(4, 2)), tokens())
     with pytest.raises(ModelError, match="on 30 tokens: it fails"):
         find_sites(PadAware(classifier("Bert"), 0), torch.ones(2, 30, dtype=torch.long))
+
+
+def test_a_module_that_does_not_say_how_many_layers_it_has() -> None:
+    with pytest.raises(
+        ModelError, match="a Sequential: it has no config, so how many layers to look for is not known. Name them"
+    ):
+        find_sites(nn.Sequential(nn.Embedding(N_IDS, 8)), tokens()[:2])
+    module = nn.Sequential(nn.Embedding(N_IDS, 8))
+    module.config = type("OwnConfig", (), {"num_hidden_layers": 3})()  # type: ignore[assignment]
+    with pytest.raises(ModelError, match="no list of modules has the 3 entries"):
+        find_sites(module, tokens()[:2])

@@ -119,7 +119,7 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
         load_model(tmp_path / "notes.txt")
     with pytest.raises(ModelError, match="there is no such folder"):
         load_model(tmp_path / "missing")
-    with pytest.raises(ModelError, match="a int does not name a model"):
+    with pytest.raises(ModelError, match="an int does not name a model"):
         load_model(3)
 
 
@@ -159,3 +159,18 @@ def test_a_checkpoint_with_weights_that_are_not_numbers_is_refused(tmp_path: Pat
     model.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"hold NaN or infinite numbers: .*1\.mlp"):
         load_model(tmp_path)
+
+
+def test_a_folder_of_run_folders_lists_them(tmp_path: Path) -> None:
+    for number in range(10):
+        save_model(zoo("conv-attn"), tmp_path / "runs" / f"run-{number}")
+    with pytest.raises(
+        ModelError, match=r"itself; 10 model folders are in it. Give one of them: '.*run-0', .*run-7' … and 2 more"
+    ):
+        load_model(tmp_path / "runs")
+    with pytest.raises(ModelError, match="10 model folders are in it"):
+        load_model(str(tmp_path))
+    with pytest.raises(ModelError, match="this one holds: nothing"):
+        (tmp_path / "empty").mkdir()
+        load_model(tmp_path / "empty")
+    assert load_model(tmp_path / "runs" / "run-7")
