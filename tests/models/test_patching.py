@@ -1,5 +1,7 @@
 """Fast sweeps give what one full forward pass per cell gives, on every kind of model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -7,10 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp import metrics
+from interp import ablated, edited, metrics
+from interp.errors import ModelError
 from interp.interventions import patching_effects
+from interp.interventions.edits import Freeze
+from interp.interventions.modes import capture
 from interp.interventions.patching.cells import PATCHABLE
-from interp.sites import available_kinds
+from interp.models.calling import standing_hooks
+from interp.sites import Site, available_kinds
 
 from .zoo import BUILDERS, KINDS_OF_MODEL, TL, tokens, zoo
 
@@ -116,12 +122,67 @@ def test_whatever_the_metric_reads(name: str) -> None:
         assert error < 1e-11, f"{metric}: {way}"
 
 
-def test_hooks_that_stand_on_a_model_are_seen() -> None:
-    """A model under a user's own hook is not the one that its weights are of."""
-    model = BUILDERS["conv-attn"]().double()
-    name = "blocks.0.attn.hook_z"
-    with model.hooks([(name, lambda z, hook: z * (torch.arange(z.shape[2]) == 1).to(z)[:, None])]):
-        error, way = difference(model, "resid_pre")
-    assert error < 1e-12
-    assert TAKEN_APART not in way
-    assert "not trimmed: taken apart, it does not give its own" in way
+def test_a_model_without_hooks_of_a_caller_is_run_the_fast_way() -> None:
+    for name in ("llama", "native", "conv-attn"):
+        zoo(name)(tokens(pos=6, seed=1))  # some bridges put hooks of their own on their modules when they are first run
+        assert standing_hooks(zoo(name)) == []
+
+
+def frozen(model: Any) -> Any:
+    """The patterns of the second layer, held as they are: nothing changes until something before them does."""
+    clean, corrupted = prompts()
+    both = torch.cat([corrupted, clean])
+    return edited(model, [Freeze(capture(model, both, [Site("pattern", 1)]), both)], tokens=corrupted)
+
+
+def clamped(model: Any) -> Any:
+    """A bound on mlp_out that does not bind in the run that is patched."""
+    site = Site("mlp_out", 0)
+    kept = capture(model, prompts()[1], [site])[site]
+    return model.hooks([(site.hook_name, lambda activation, hook: activation.clamp(kept.min(), kept.max()))])
+
+
+def by_row(model: Any) -> Any:
+    """Leaves three rows as they are, all that there are in a pass for one cell."""
+
+    def hook(activation: Tensor, hook: Any) -> Tensor:
+        return activation * (1 - 0.5 * (torch.arange(len(activation)) >= 3).to(activation))[:, None, None]
+
+    return model.hooks([("blocks.1.hook_attn_out", hook)])
+
+
+@contextmanager
+def in_torch(model: Any) -> Iterator[None]:
+    """The same bound, by a hook of torch's on the MLP."""
+    module = dict(model.original_model.named_modules())["model.layers.0._original_component.mlp"]
+    kept = capture(model, prompts()[1], [Site("mlp_out", 0)])[Site("mlp_out", 0)]
+    handle = module.register_forward_hook(lambda module, inputs, output: output.clamp(kept.min(), kept.max()))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def without_first_head(model: Any) -> Any:
+    return ablated(model, heads=[(1, 0)])  # its mean over the batch, whatever else is in the batch
+
+
+@pytest.mark.parametrize("under", [frozen, clamped, by_row, in_torch, without_first_head])
+def test_hooks_that_stand_on_a_model_act_in_every_cell(under: Any) -> None:
+    """Also such as leave the run that is patched as it is, so that no untouched row gives them away."""
+    model = double("llama")
+    for site, source in (("z", "run"), ("resid_pre", "zero")):
+        free = loop_of(model, site, source)
+        with under(model):
+            error, way = difference(model, site, loop_of(model, site, source), source=source)
+            with pytest.raises(ModelError, match="hooks stand on the model"):
+                difference(model, site, free, source=source, mode="trimmed")
+            changed = float((loop_of(model, site, source) - free).abs().max()) > 1e-4
+        assert error == 0 and changed == (under is not by_row)
+        assert "not trimmed: hooks stand on the model (at " in way and "computed: one full pass" in way
+    assert TAKEN_APART in difference(model, "z")[1]
+
+
+def loop_of(model: Any, site: str, source: str) -> Tensor:
+    clean, corrupted = prompts()
+    return patching_effects(model, clean, corrupted, READ, site, source=source, mode="reference", progress=False).values

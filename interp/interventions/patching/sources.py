@@ -12,7 +12,7 @@ from interp.interventions.modes import Capture, capture, derangement, mean_outpu
 from interp.interventions.pair_runs import one_of
 from interp.metrics.base import Metric, Reads, at_least_float32, gather
 from interp.metrics.values import LogitsRead
-from interp.models.calling import hooks_on
+from interp.models.calling import hooks_on, standing_hooks
 from interp.running import Probe, measure
 from interp.sites import HookedModel, Site
 
@@ -34,11 +34,12 @@ class Run:
 def read_run(model: HookedModel, tokens: Tokens, sites: Sequence[Site], metric: Metric) -> Run:
     """Run `model` on `tokens`, keeping what is asked for. Cost: one forward pass; memory: all of it at once.
 
-    Where the model shows what it unembeds, only the positions that the metric reads are.
+    Where the model shows what it unembeds, and no hooks that might count positions stand on it, only those that the metric
+    reads are.
     """
     probes: list[Probe] = [Capture(site) for site in dict.fromkeys(sites)]
     positions = metric.reads.positions
-    if positions is None or UNEMBEDDED not in model.hook_dict:
+    if positions is None or UNEMBEDDED not in model.hook_dict or standing_hooks(model):
         found = measure(model, tokens, [*probes, LogitsRead(metric.reads)])
     else:
         with hooks_on(model, {UNEMBEDDED: lambda resid: gather(resid, positions, 1, "position")}):

@@ -21,8 +21,9 @@ from interp.interventions.patching.trimmed import Trimmed, shared_prefix, sites_
 from interp.metrics.base import Metric, MetricLike, Opaque
 from interp.metrics.standard import Normalized
 from interp.metrics.values import measured_values, row_chunks, treats_rows_alone
-from interp.models.calling import eval_mode, user_hooks_muted
+from interp.models.calling import eval_mode, standing_hooks
 from interp.models.pieces import NotTakenApart
+from interp.probes.padding import WHOLE_ROWS, check_unpadded
 from interp.provenance import weights_hash
 from interp.result import Result
 from interp.sites import HookedModel, Site
@@ -80,10 +81,11 @@ def activation_patching(
     Exact: equal to running the model once for each cell (`mode="reference"`) within rounding; the description says which way
     was taken. "trimmed" restarts at the patched layer with all cells in one batch, on positions that can differ and with what
     the metric reads; "growing" adds a layer's cells as rows to one pass of the model itself; "auto" takes the first that
-    gives the model's own result on untouched rows. `memory` is the GiB that a batch of rows may take; `batch_size` how many
-    pairs are held at once (default: what fits). With `checkpoint`, finished cells are kept in that file: the same call goes on.
-    Raises `DataError` for prompts that do not pair up or show nothing to recover, `SiteError` and `ConfigError` for what does
-    not exist, `ModelError` when the mode asked for cannot be had. Cost: two forward passes, and for each cell about a third of
+    gives the model's own result on untouched rows, and "reference" on a model that hooks stand on (also those of `ablated` and
+    `edited`). `memory` is the GiB that a batch of rows may take; `batch_size` how many pairs are held at once (default: what
+    fits). With `checkpoint`, finished cells are kept in that file: the same call goes on.
+    Raises `DataError` for prompts that do not pair up or show nothing to recover, and for a metric that reads padding (or a
+    "mean" or "resample" of it); `SiteError` and `ConfigError` for what does not exist, `ModelError` when the mode asked for cannot be had. Cost: two forward passes, and for each cell about a third of
     one (less with a shared prefix), in sweeps over heads; about a sixth over layers and positions.
     """
     effects = patching_effects(
@@ -139,6 +141,8 @@ def patching_effects(
         raise ConfigError("activation patching of a normalized metric", "it normalises by itself", 'Give values="recovery"')
     pairs = Pairs(model, clean, corrupted, metric, direction)
     metric, into, other = pairs.metric, pairs.base, pairs.source
+    if source in ("mean", "resample"):
+        check_unpadded(model, other, WHOLE_ROWS)  # other pairs' positions
     sites = chosen_sites(model, site, layers)
     size = batch_size or _pairs_at_once(model, len(clean), clean.shape[1], len(sites), memory)
     size = size if batch_size or metric.per_example() or not isinstance(metric, Opaque) else len(clean)
@@ -184,6 +188,9 @@ class _Sweep:
         self.base = torch.full((len(self.into),), torch.nan, dtype=torch.float64)
         self.other = self.base.clone()
         self.grid: Grid
+        if places := list(dict.fromkeys(name for name, _ in standing_hooks(self.model))):
+            named = f"{places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''}"
+            self._to_reference(f"hooks stand on the model (at {named}); a full pass for each cell calls them as they were meant")
 
     def run(
         self, chunks: Sequence[Tensor], kept: Callable[[tuple[int, int]], SavedCells], asked: Mapping[str, Any], progress: bool
@@ -247,10 +254,14 @@ class _Sweep:
             return read_both(self.model, into, other, sites, metric)
         # nothing is assumed: neither that rows do not feel each other, nor that a function treats each alone
         base, source = read_run(self.model, into, sites, metric), read_run(self.model, other, self.sites, metric)
-        while self.ways[0] != "reference" and not treats_rows_alone(metric, base.logits, base.tokens, base.values):
+        if self.ways[0] != "reference" and not treats_rows_alone(metric, base.logits, base.tokens, base.values):
             told = "the metric does not treat each pair alone (answers in a closure? metrics.from_callable takes them)"
-            self._next_way(NotTakenApart(told))
+            self._to_reference(told)
         return base, source
+
+    def _to_reference(self, reason: str) -> None:
+        while self.ways[0] != "reference":
+            self._next_way(NotTakenApart(reason))
 
     def _next_way(self, reason: NotTakenApart) -> None:
         """Go on to the next way; why this one is passed over is told in plain words, and an exception behind it is logged."""
@@ -279,7 +290,7 @@ class _Sweep:
         return _or_next(growing.run(self._rows_at_once(growing.cost_of_a_row())))
 
     def _inside(self, batches: Callable[[], Batches]) -> Batches:
-        with torch.no_grad(), eval_mode(self.model), user_hooks_muted(self.model):
+        with torch.no_grad(), eval_mode(self.model):
             yield from _or_next(batches())
 
     def _rows_at_once(self, cost: int) -> int:
