@@ -23,7 +23,7 @@ from interp.interventions.modes import Capture, capture
 from interp.interventions.pair_runs import ROWS, Direction, Pairs, Tokens, Values, one_of
 from interp.metrics.base import MetricLike
 from interp.metrics.values import MetricValues, check_treats_rows_alone, row_chunks
-from interp.models.calling import device_of
+from interp.models.calling import device_of, standing_hooks
 from interp.result import Result
 from interp.running import Intervention, Probe, measure
 from interp.sites import OUTPUT, HookedModel, Site, check_site, layers_with, sites_of
@@ -155,10 +155,11 @@ class Paths:
         direct = [i for i in to_run if OUTPUT in cells[i].receivers]
         others = [i for i in to_run if OUTPUT not in cells[i].receivers]
         chunks = row_chunks(len(readings), self.batch_size)
+        hooked = bool(standing_hooks(self.model))  # they may tell rows apart, and then must see those of one cell alone
         with tqdm(total=len(chunks) * len(to_run), desc="patching paths", unit="path", disable=not progress) as bar:
             for rows in chunks if to_run else ():
                 held = self._held([cells[i] for i in to_run], rows)
-                step = max(1, self.batch_size // len(rows))
+                step = 1 if hooked else max(1, self.batch_size // len(rows))
                 for group, run in ((direct, self._direct), (others, self._indirect)):
                     for start in range(0, len(group), step):
                         places = group[start : start + step]
