@@ -60,7 +60,7 @@ class ReadsText(HookedRootModule):
         """
         tokenizer = self._reader("spelling tokens")
         if isinstance(text, list | tuple) and not all(isinstance(one, int) for one in text):
-            return [self.to_str_tokens(one, prepend_bos) for one in text]  # type: ignore[misc]
+            return [self.to_str_tokens(one, prepend_bos) for one in text]  # type: ignore[return-value]
         ids = self.to_tokens(text, prepend_bos) if isinstance(text, str) else _as_batch(_ids(text), prepend_bos)
         if len(ids) != 1:
             raise DataError("spelling tokens", f"the ids have {len(ids)} rows", "Give one row, or list(tokens) for each of them")
