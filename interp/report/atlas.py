@@ -76,7 +76,11 @@ class HeadAtlas(Shown):
             "selected": self._first(),
             "scores": [
                 spread(score)
-                | {"name": name, "description": score.description, "scale": scale_of(name, score.values).properties()}
+                | {
+                    "name": name,
+                    "description": _beyond_name(name, score.description),
+                    "scale": scale_of(name, score.values).properties(),
+                }
                 for name, score in scores.items()
             ],
         }
@@ -158,3 +162,9 @@ def _wide(scores: Mapping[str, Result]) -> pd.DataFrame:
     """One row per head, one column per score."""
     first = next(iter(scores.values())).to_frame()[["layer", "head"]]
     return first.assign(**{name: score.to_frame()["value"] for name, score in scores.items()})
+
+
+def _beyond_name(name: str, description: str) -> str:
+    """A score's description, unless it says no more than the name that stands above it."""
+    plain = [text.replace("_", " ").strip().rstrip(".").casefold() for text in (name, description)]
+    return "" if plain[0] == plain[1] else description

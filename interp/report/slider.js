@@ -3,14 +3,14 @@
   "use strict";
   const kit = window.interpReport;
   const { svg } = kit;
-  const HIGH = 150;
+  const HIGH = 178;
 
   // A line over all steps, evenly spaced like the stops of the slider, with a mark at the step that is shown.
   function line(width, values, step, steps, title, unit) {
     const known = values.filter((value) => value !== null);
     let [low, high] = known.length ? [Math.min(0, ...known), Math.max(0, ...known)] : [0, 1];
     if (low === high) high = low + 1;
-    const [left, right, top, bottom] = [52, 14, 28, 24];
+    const [left, right, top, bottom] = [52, 14, 42, 38];
     const x = (i) => left + ((width - left - right) * i) / Math.max(1, values.length - 1);
     const y = (value) => top + ((HIGH - top - bottom) * (high - value)) / (high - low);
     const drawn = svg("svg", { width, height: HIGH, viewBox: `0 0 ${width} ${HIGH}`, role: "img", "aria-label": title });
@@ -25,8 +25,9 @@
       if (i % every && i !== steps.length - 1) return;
       if (i !== steps.length - 1 && x(steps.length - 1) - x(i) < 40) return;
       const anchor = i && i === steps.length - 1 ? "end" : "middle";
-      drawn.append(svg("text", { x: x(i) + (anchor === "end" ? right - 2 : 0), y: HIGH - 6, "text-anchor": anchor }, name.slice(0, 8)));
+      drawn.append(svg("text", { x: x(i) + (anchor === "end" ? right - 2 : 0), y: HIGH - 21, "text-anchor": anchor }, name.slice(0, 8)));
     });
+    drawn.append(svg("text", { x: (left + width - right) / 2, y: HIGH - 5, "text-anchor": "middle", class: "axis" }, "step"));
     drawn.append(svg("line", { x1: x(step), x2: x(step), y1: top - 6, y2: HIGH - bottom, class: "now" }));
     let path = "";
     let pen = "M"; // lifted where a value is undefined
@@ -44,7 +45,7 @@
     });
     if (values[step] !== null) {
       const end = step > values.length / 2;
-      const place = { x: x(step) + (end ? -8 : 8), y: Math.max(top + 4, y(values[step]) - 9) };
+      const place = { x: x(step) + (end ? 4 : -4), y: top - 11 }; // above the plot, where no curve can be
       drawn.append(svg("text", { ...place, "text-anchor": end ? "end" : "start", class: "value" }, kit.number(values[step], 3)));
     }
     return drawn;

@@ -354,3 +354,13 @@ def test_the_note_below_stacked_tokens_says_whether_rows_can_be_compared(ends: l
     html = render_document([StackedTokens(["a", "b"], rows, "c")], "t")
     notes = [note for note in ("All rows have", "Each row has", "Not all rows have", "No colour is 0.") if note in html]
     assert len(notes) == 1 and said.startswith(notes[0])
+
+
+def test_an_atlas_says_a_score_s_name_once_where_its_description_is_the_same() -> None:
+    patterns = result([[[[1.0, NAN], [0.5, 0.5]]]], ("layer", "head", "query", "key"))
+    patterns = replace(patterns, values=patterns.values.nan_to_num(0.0))
+    score = result([[0.5]], ("layer", "head"))
+    for description, told in (("previous token", '"description":""'), ("what it means", '"description":"what it means"')):
+        scores = {"previous_token": replace(score, description=description)}
+        html = render_document([HeadAtlas(patterns, ["a", "b"], "c", scores=scores)], "t").replace('": "', '":"')
+        assert told in html

@@ -304,3 +304,10 @@ def test_a_page_from_a_notebook_needs_no_results_command_or_provenance(tmp_path:
     bare = render_page(Page("t", "q", [Section("s", [Prose("p")])]))
     assert 'id="provenance"' not in bare and "#provenance" not in bare and 'class="question"' in bare
     assert not Page("t", "q", [Section("s", [Grid(SCORES, "c")])], {}).results, "none was asked for"
+
+
+def test_wide_tables_are_set_closer_and_short_words_do_not_wrap() -> None:
+    frame = pd.DataFrame({"model": ["m"], "sweep": ["(layer, position)"], "note": ["a sentence that is longer than a label"]})
+    html = render_page(small_page(Table(frame, "c"), Table(pd.concat([frame] * 3, axis=1), "c")))
+    assert '<td class="short">(layer, position)</td><td>a sentence that' in html
+    assert 'class="table" id="table-1"' in html and 'class="table many" id="table-2"' in html
