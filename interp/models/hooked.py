@@ -91,7 +91,7 @@ def hooked(
     points = [point for kind, place in sites.items() for point in _points(module, kind, place)]
     if not points:
         raise ModelError(f"hooking {kind_of(module)}", "no sites were named", "Give {site: submodule path, …}")
-    heads = [point.place.heads for point in points if (point.place.heads or 1) > 1]  # 1: a tensor without a head axis
+    heads = [n for point in points if (n := point.place.heads or 1) > 1]  # 1: a tensor without a head axis
     config = SimpleNamespace(
         n_layers=1 + max((point.site.layer or 0) for point in points),
         n_heads=n_heads or _first(known, "num_attention_heads", "n_head") or (max(heads) if heads else None),
