@@ -16,6 +16,7 @@ from interp.metrics.base import MetricLike, as_metric
 from interp.metrics.standard import Normalized
 from interp.metrics.values import check_treats_rows_alone, measured_values, row_chunks
 from interp.models.calling import check_tokens
+from interp.probes.padding import check_reads_unpadded
 from interp.provenance import provenance_of
 from interp.result import Result, mean_over_examples
 from interp.sites import HookedModel, check_model
@@ -35,7 +36,8 @@ ROWS = 64  # of a forward pass, unless told otherwise
 class Pairs:
     """Pairs of prompts: the `base` run is patched, the `source` run patched in; and the metric on both.
 
-    Raises `DataError` unless they pair up, `ConfigError` for another direction.
+    Raises `DataError` unless they pair up, and when the metric reads what looks like padding; `ConfigError` for another
+    direction.
     """
 
     def __init__(self, model: HookedModel, clean: Tokens, corrupted: Tokens, metric: MetricLike, direction: str):
@@ -50,6 +52,8 @@ class Pairs:
         clean, corrupted = clean.long(), corrupted.long()
         self.model, self.metric, self.direction = model, as_metric(metric), direction
         self.metric.check_examples(len(clean))
+        for tokens in (clean, corrupted):
+            check_reads_unpadded(model, tokens, self.metric)
         self.base, self.source = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
 
     @property

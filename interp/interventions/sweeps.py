@@ -22,6 +22,7 @@ from interp.interventions.modes import Manner, capture, for_batches
 from interp.metrics.base import MetricLike, as_metric
 from interp.metrics.values import check_treats_rows_alone, measured_values, row_chunks
 from interp.models.calling import check_tokens
+from interp.probes.padding import WHOLE_ROWS, check_reads_unpadded, check_unpadded
 from interp.probes.weights import TAP_NAMES
 from interp.provenance import provenance_of
 from interp.result import Result, left_out, mean_over_examples
@@ -29,6 +30,7 @@ from interp.sites import HookedModel, Site, check_model, sites_of
 
 Tokens = Int[Tensor, "batch pos"]
 Head = tuple[int, int]
+OF_OTHERS = ("mean", "position_mean", "resample")  # modes that put in what stands at positions of other examples
 HeadSets = Mapping[str, Sequence[Head]] | Sequence[Sequence[Head]]
 
 
@@ -65,7 +67,8 @@ def ablation_sweep(
 
     Equals the difference of two `run`s, one inside `ablated`. Raises `ConfigError` for unknown components or modes, `SiteError`
     for parts the model lacks, `ModelError` where its `cfg` gives another number of heads than it has, `DataError` for a metric
-    made for other examples. Cost: one forward pass per component and one without, plus what the mode costs (`modes`); each of
+    made for other examples, for one that reads what looks like padding, and for padding among what a mean or another example is
+    taken from. Cost: one forward pass per component and one without, plus what the mode costs (`modes`); each of
     `batch_size` examples (and for heads one of a single example).
     """
     effects = ablation_effects(
@@ -127,6 +130,9 @@ def ablation_effects(
         check_tokens(model, ids)
     metric = as_metric(metric)
     metric.check_examples(len(tokens))
+    check_reads_unpadded(model, tokens, metric)
+    if mode in OF_OTHERS:
+        check_unpadded(model, tokens if reference is None else reference, WHOLE_ROWS)
     check_treats_rows_alone(model, tokens, metric, batch_size)
     grid = _grid(model, components, tokens)
     ablatable = list(dict.fromkeys(component for cell in grid.cells for component in cell))

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor
 
 from interp.errors import SiteError
-from interp.probes.padding import check_unpadded
+from interp.models.calling import check_tokens
+from interp.probes.padding import check_unpadded, valid_positions
 from interp.probes.patterns import HeadScores
-from interp.probes.repeats import repeated_tokens
+from interp.probes.repeats import check_whole, repeated_tokens
 from interp.probes.scores import chosen_scores
 from interp.result import Result, mean_over_examples
 from interp.running import Probe, Readings, run
@@ -39,10 +41,11 @@ def head_scores(
     first_token, each a share of attention in [0, 1], and entropy in nats; see `interp.probes.scores` for each definition.
     `stderr` is over sequences, `baseline` a head that attends equally to all keys it can see.
 
-    Without `tokens`: `n_sequences` rows BOS + r repeated `copies` times, r of `period` (default 25) distinct random tokens. With
-    `tokens`: exact rows if `period` is given and they are such repeats, else by token match. `pad_id`: the run of that id at the
-    end of a row is padding and counts for nothing; tokens that look padded are refused while it is not given. `bidirectional`:
-    attention looks ahead; only the scores that do not speak of earlier tokens are then defined.
+    Without `tokens`: `n_sequences` rows BOS + r repeated `copies` times, r of `period` (default 25, or as many as the model's
+    context has room for) distinct random tokens. With `tokens`: exact rows if `period` is given and they are such repeats, else
+    by token match. `pad_id`: the run of that id at the end of a row is padding and counts for nothing; tokens that look padded
+    are refused while it is not given. `bidirectional`: attention looks ahead; only the scores that do not speak of earlier
+    tokens are then defined.
 
     Raises `ModelError` for patterns that are not causal attention (see `HeadScores`), `ConfigError` for unknown or undefined
     scores, `DataError` for unusable tokens. Cost: one forward pass and about a tenth more; memory beyond it: less than one
@@ -66,10 +69,10 @@ def induction_scores(
 ) -> Result:
     """Induction score per layer and head; see `Induction`.
 
-    Without `tokens`: exact rows on `n_sequences` random repeats BOS + r + r of `period` tokens (default 25). With `tokens`: exact
-    rows if `period` is given and they are repeats, else by token match. Equals the row "induction" of `head_scores`, whose
-    further copies come later and change nothing. A head that attends at a fixed distance scores too: compare with another
-    period, or with `null_scores`. Cost: one forward pass.
+    Without `tokens`: exact rows on `n_sequences` random repeats BOS + r + r of `period` tokens (default 25, or as many as the
+    model's context has room for). With `tokens`: exact rows if `period` is given and they are repeats, else by token match.
+    Equals the row "induction" of `head_scores` at the same period, whose further copies come later and change nothing. A head
+    that attends at a fixed distance scores too: compare with another period, or with `null_scores`. Cost: one forward pass.
     """
     drawn, period = tokens_to_score(model, tokens, period, copies=2, n_sequences=n_sequences, seed=seed)
     return _one("induction", model, drawn, period, batch_size)
@@ -78,7 +81,7 @@ def induction_scores(
 def prefix_matching_scores(
     model: HookedModel,
     *,
-    period: int = DEFAULT_PERIOD,
+    period: int | None = None,
     copies: int = DEFAULT_COPIES,
     n_sequences: int = 10,
     seed: int = 0,
@@ -88,8 +91,9 @@ def prefix_matching_scores(
 
     Makes its own tokens: `n_sequences` rows of BOS and `period` distinct random tokens repeated `copies` times (10, 25 and 4 in
     Olsson et al. 2022; special tokens are excluded, the most and least common ones are not, as frequencies are not known here).
+    Without `period` it is 25, or as many as the model's context has room for.
     """
-    drawn, _ = tokens_to_score(model, None, period, copies=copies, n_sequences=n_sequences, seed=seed)
+    drawn, period = tokens_to_score(model, None, period, copies=copies, n_sequences=n_sequences, seed=seed)
     return _one("prefix_matching", model, drawn, period, batch_size)
 
 
@@ -123,11 +127,13 @@ def duplicate_token_scores(
 class AttentionPattern(Probe):
     """The attention patterns themselves, averaged over examples: for looking, on one text or a few of equal length.
 
-    `layers` and `heads` choose some of them (None: all).
+    `layers` and `heads` choose some of them (None: all). `pad_id`: the run of this id at the end of a row is padding, whose
+    queries are left out (NaN where all examples have padding).
     """
 
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
+    pad_id: int | None = None
     name: ClassVar[str] = "attention_pattern"
 
     def sites(self, model: HookedModel) -> Sequence[Site]:
@@ -138,7 +144,12 @@ class AttentionPattern(Probe):
             check_site(model, site)
         return chosen
 
-    def read(self, activation: Tensor, site: Site, prepared: object) -> Tensor:
+    def prepare(self, tokens: Int[Tensor, "batch pos"]) -> Tensor:
+        return valid_positions(tokens, self.pad_id)
+
+    def read(self, activation: Tensor, site: Site, prepared: Tensor) -> Tensor:
+        if not bool(prepared.all()):
+            activation = activation.masked_fill(~rearrange(prepared, "batch query -> batch 1 query 1"), torch.nan)
         if self.heads is None:
             return activation
         wrong = [head for head in self.heads if not 0 <= head < activation.shape[1]]
@@ -167,23 +178,36 @@ def attention_patterns(
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
+    pad_id: int | None = None,
 ) -> Result:
     """The patterns of the chosen layers and heads (None: all) on `tokens`, averaged over the batch.
 
+    `pad_id`: the run of that id at the end of a row is padding, and its queries do not count (NaN where all rows have padding);
+    tokens that look padded are refused with `DataError` while it is not given.
     Axes (layer, head, query, key); `.at(layer=0, head=0).plot()` is a figure of one, `interp.report.AttentionMaps` a panel of
     several. Raises `SiteError` for layers and heads that are not there. Memory: layers × heads × pos² floats per example.
     """
-    chosen = (None if these is None else tuple(dict.fromkeys(these)) for these in (layers, heads))
-    return run(model, tokens, [AttentionPattern(*chosen)])[AttentionPattern.name]
+    check_tokens(model, tokens)
+    if pad_id is None:
+        check_unpadded(model, tokens)
+    which, whose = (None if these is None else tuple(dict.fromkeys(these)) for these in (layers, heads))
+    return run(model, tokens, [AttentionPattern(which, whose, pad_id)])[AttentionPattern.name]
 
 
 def tokens_to_score(
     model: HookedModel, tokens: Tensor | None, period: int | None, *, copies: int, n_sequences: int, seed: int
 ) -> tuple[Tensor, int | None]:
-    """The tokens to score, and the period of their repeats if exact rows are meant."""
+    """The tokens to score, and the period of their repeats if exact rows are meant.
+
+    The default period is 25, or as many tokens as have room, `copies` times, in the model's context; at least 2.
+    """
     if tokens is not None:
         return tokens, period
-    period = DEFAULT_PERIOD if period is None else period
+    if period is None:
+        check_whole(copies=copies)
+        n_ctx = getattr(getattr(model, "cfg", None), "n_ctx", None)
+        room = (n_ctx - 1) // max(copies, 1) if isinstance(n_ctx, int) and n_ctx > 0 else DEFAULT_PERIOD
+        period = max(2, min(DEFAULT_PERIOD, room))
     return repeated_tokens(model, n_sequences=n_sequences, period=period, copies=copies, seed=seed), period
 
 

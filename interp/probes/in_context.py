@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.errors import DataError
 from interp.probes.loss import check_finite_losses, cross_entropy
-from interp.probes.padding import check_unpadded
+from interp.probes.padding import WHOLE_ROWS, check_unpadded
 from interp.probes.repeats import check_repeats
 from interp.result import Result, left_out, mean_over_examples
 from interp.running import Probe, Readings, run
@@ -73,7 +73,7 @@ def in_context_learning(
     are left out of all parts and counted in the description. Raises `DataError` when a window does not fit, `ModelError` for an
     infinite loss. Cost: one forward pass.
     """
-    check_unpadded(model, tokens)
+    check_unpadded(model, tokens, WHOLE_ROWS)
     return run(model, tokens, [InContextLearning(early, late, window)], batch_size=batch_size)[InContextLearning.name]
 
 

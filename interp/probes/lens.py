@@ -25,6 +25,7 @@ from interp.metrics.standard import KL, position_of, positions
 from interp.metrics.values import check_treats_rows_alone, row_chunks
 from interp.models.calling import check_tokens
 from interp.models.residual import EPSILON, Norm
+from interp.probes.padding import check_reads_unpadded
 from interp.provenance import provenance_of
 from interp.result import Result, mean_over_examples
 from interp.running import Probe, Readings, measure
@@ -217,12 +218,15 @@ def logit_lens(
     The final norm is applied anew to each stream. In a toy without a residual stream a layer's output is read the same way,
     though later layers never pass it on to the logits.
     Raises `ModelError` when the logits are not the final norm and unembedding of the last stream (see `checked_readout`),
-    and `DataError` when the metric does not fit the tokens. Cost: one forward pass, and per layer the logits the metric reads.
+    and `DataError` when the metric does not fit the tokens or reads what looks like padding. Cost: one forward pass, and per
+    layer the logits the metric reads.
     """
     started = time.perf_counter()
     readout = checked_readout(model, tokens)
     chosen = _at_places(as_metric(metric), places)
     chosen[0].check_examples(len(tokens))
+    for one in chosen:
+        check_reads_unpadded(model, tokens, one)
     check_treats_rows_alone(model, tokens, chosen[0], batch_size)
     values = torch.cat(
         [

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from interp.probes.attention import DEFAULT_COPIES, tokens_to_score
-from interp.probes.padding import check_unpadded
+from interp.probes.padding import WHOLE_ROWS, check_unpadded
 from interp.probes.patterns import HeadScore, HeadScores, Marks, PatternScore
 from interp.probes.repeats import row_generator, shuffled_tokens
 from interp.probes.scores import all_scores
@@ -49,7 +49,7 @@ def null_scores(
     started = time.perf_counter()
     tokens, period = tokens_to_score(model, tokens, period, copies=copies, n_sequences=n_sequences, seed=seed)
     check_tokens(model, tokens)
-    check_unpadded(model, tokens)
+    check_unpadded(model, tokens, WHOLE_ROWS)
     scores = all_scores(period)
     content = tuple(score for score in scores if score.needs_content)
     keys = tuple(_ShuffledKeys(score, seed) for score in scores if isinstance(score, PatternScore) and not score.needs_content)

@@ -277,8 +277,26 @@ def test_marks_never_stand_above_the_diagonal() -> None:
 def test_a_short_context_is_told_which_period_fits() -> None:
     model = ConvAttn(d_vocab=41, d_model=12, n_ctx=47)
     with pytest.raises(DataError, match=r"101 positions and this model has 47\. Give period=11 or less"):
-        interp.head_scores(model)
+        interp.head_scores(model, period=25)
+    with pytest.raises(DataError, match=r"101 positions and this model has 47\. Give period=11 or less"):
+        interp.prefix_matching_scores(model, period=25)
     assert interp.head_scores(model, period=11).values.shape == (7, 1, 1)
+
+
+@pytest.mark.parametrize("n_ctx", [16, 64, 101, 200])
+def test_the_default_period_fits_a_short_context(n_ctx: int) -> None:
+    model = ConvAttn(d_vocab=41, d_model=12, n_ctx=n_ctx)
+    fits = min(25, (n_ctx - 1) // 4)
+    drawn = repeated_tokens(model, n_sequences=32, period=fits, copies=4)
+    every = interp.head_scores(model)
+    assert every.provenance.tokens == tensor_hash(drawn)
+    assert torch.equal(every.values, interp.head_scores(model, drawn, period=fits).values)
+    for measure in (interp.previous_token_scores, interp.duplicate_token_scores):
+        assert measure(model).provenance.tokens == tensor_hash(drawn)
+    ten = repeated_tokens(model, n_sequences=10, period=fits, copies=4)
+    assert interp.prefix_matching_scores(model).provenance.tokens == tensor_hash(ten)
+    two = repeated_tokens(model, n_sequences=32, period=min(25, (n_ctx - 1) // 2), copies=2)
+    assert interp.induction_scores(model).provenance.tokens == tensor_hash(two)
 
 
 def test_the_null_names_the_tokens_it_was_asked_about_whatever_the_batches() -> None:

@@ -5,26 +5,25 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp.errors import ConfigError, InterpError, ModelError
 from interp.interventions.pair_runs import VALUES, Direction, Pairs, Tokens, Values, averaged, one_of
-from interp.interventions.patching.cells import Batch, Grid, Patch, Positions, chosen_sites, make_grid
+from interp.interventions.patching.cells import Batch, Grid, Patch, Positions, chosen_sites, make_grid, tolerance
 from interp.interventions.patching.growing import Growing
 from interp.interventions.patching.saved_cells import SavedCells, describe
 from interp.interventions.patching.sources import Run, Source, make_source, read_both, read_run
 from interp.interventions.patching.trimmed import Trimmed, shared_prefix, sites_needed
 from interp.metrics.base import Metric, MetricLike, Opaque
 from interp.metrics.standard import Normalized
-from interp.metrics.values import measured_values, row_chunks, treats_rows_alone
+from interp.metrics.values import check_treats_rows_alone, measured_values, row_chunks, treats_rows_alone
 from interp.models.calling import eval_mode, standing_hooks
 from interp.models.pieces import NotTakenApart
 from interp.probes.padding import WHOLE_ROWS, check_unpadded
-from interp.provenance import weights_hash
 from interp.result import Result
 from interp.sites import HookedModel, Site
 
@@ -85,7 +84,8 @@ def activation_patching(
     `edited`). `memory` is the GiB that a batch of rows may take; `batch_size` how many pairs are held at once (default: what
     fits). With `checkpoint`, finished cells are kept in that file: the same call goes on.
     Raises `DataError` for prompts that do not pair up or show nothing to recover, and for a metric that reads padding (or a
-    "mean" or "resample" of it); `SiteError` and `ConfigError` for what does not exist, `ModelError` when the mode asked for cannot be had. Cost: two forward passes, and for each cell about a third of
+    "mean" or "resample" of it); `SiteError` and `ConfigError` for what does not exist, `ModelError` when the mode
+    asked for cannot be had. Cost: two forward passes, and for each cell about a third of
     one (less with a shared prefix), in sweeps over heads; about a sixth over layers and positions.
     """
     effects = patching_effects(
@@ -146,13 +146,14 @@ def patching_effects(
     sites = chosen_sites(model, site, layers)
     size = batch_size or _pairs_at_once(model, len(clean), clean.shape[1], len(sites), memory)
     size = size if batch_size or metric.per_example() or not isinstance(metric, Opaque) else len(clean)
+    check_treats_rows_alone(model, pairs.base, metric, size)
     filling = make_source(source, model, other, sites, seed=seed, batch_size=size)
     sweep = _Sweep(model, into, other, metric, sites, filling, mode, memory)
     asked = {"over": over, "heads": heads, "positions": positions}
     told = {"direction": direction, "site": site, "layers": layers, "source": source, "seed": seed, **asked}
     described = ""
     if checkpoint is not None:
-        described = describe(weights=weights_hash(cast(nn.Module, model)), metric=metric, prompts=[clean, corrupted], told=told)
+        described = describe(model, metric=metric, prompts=[clean, corrupted], told=told)
     cells = sweep.run(row_chunks(len(clean), size), partial(SavedCells, checkpoint, described), asked, progress)
     pairs.base_values, pairs.source_values = sweep.base, sweep.other
     grid, drawn = sweep.grid, "" if source == "run" else f", {source}"
@@ -224,6 +225,7 @@ class _Sweep:
     def _run_chunk(self, rows: Tensor, base: Run, other: Run, saved: SavedCells, bar: Any) -> bool:
         """Run the cells of some pairs that are not known yet; False when another way has to be taken for the rest."""
         self.base[rows], self.other[rows] = base.values.to(self.base), other.values.to(self.other)
+        saved.check_runs(rows, base.values, other.values, tolerance(base.logits.dtype))
         todo = [cell for cell in range(len(self.grid.cells)) if not bool(saved.known[rows, cell].all())]
         if not todo:
             return True
