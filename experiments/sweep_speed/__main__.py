@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from experiments.sweep_speed.answers import verdicts
+from experiments.sweep_speed.answers import headline, verdicts
 from experiments.sweep_speed.config import PRESETS, SweepSpeedConfig
 from experiments.sweep_speed.measure import measure, timings
 from experiments.sweep_speed.page import sections
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds = time.perf_counter() - began
     page = Page(
         title="The speed of exact patching sweeps",
-        question=QUESTION,
+        question=headline(results),
         sections=sections(cards, results, shape_rows(config)),
         results=results,
         command=command.command,

@@ -83,11 +83,32 @@ def verdicts(results: Mapping[str, Result], device: str) -> list[Verdict]:
     ]
 
 
+def headline(results: Mapping[str, Result]) -> str:
+    """The answer to the question of the study, in a few sentences."""
+    numbers = Numbers(results)
+    by_sweep = {sweep: [median(numbers.ratios(GPT2, sweep, LENS, tool)) for tool in (OURS, OURS_SHARED)] for sweep in SWEEPS}
+    faster = "; ".join(
+        f"over {sweep if sweep != HEADS else 'heads'} {bare:.1f} times, with {PART[sweep]} {shared:.1f} times"
+        for sweep, (bare, shared) in by_sweep.items()
+    )
+    above = [numbers.above_floor(GPT2, sweep, tool) for sweep, tool in FASTER]
+    text = (
+        f"On the GPT-2 shape exact sweeps are faster than TransformerLens': {faster}. Counted operations are {min(above):.2f} to "
+    )
+    text += f"{max(above):.2f} times the fewest."
+    traced = [ratios for sweep in SWEEPS if (ratios := numbers.ratios(GPT2, sweep, NNSIGHT)).numel()]
+    return text + (
+        f" nnsight takes {min(map(median, traced)):.1f} to {max(map(median, traced)):.1f} times as long." if traced else ""
+    )
+
+
 def shown(values: Tensor) -> str:
     """`5.02 (4.8–5.3)`: median, lowest and highest round."""
     if values.numel() == 0:
         return "not measured"
-    return f"{_digits(median(values))} ({_digits(float(values.min()))}–{_digits(float(values.max()))})"
+    middle, low, high = median(values), float(values.min()), float(values.max())
+    places = 0 if middle >= 100 else 1 if middle >= 2 else 2  # the same for all three, so that they can be compared
+    return f"{middle:.{places}f} ({low:.{places}f}–{high:.{places}f})"
 
 
 def median(values: Tensor) -> float:
@@ -163,7 +184,7 @@ def _toys(numbers: Numbers) -> Verdict:
         evidence="; ".join(f"{toy}, {sweep}: {shown(ratios)}" for (toy, sweep), ratios in found.items())
         + f"; predicted at least {_digits(SMALL_FASTER)}. "
         "Over the heads of a one-layer toy there are as many cells as heads, and two of our passes are the runs themselves.",
-        control="; ".join(f"{toy}: {_equal(numbers, toy)}" for toy in TOYS),
+        control=" ".join(f"{toy}: {_equal(numbers, toy)}" for toy in TOYS),
     )
 
 
@@ -177,12 +198,13 @@ def _nnsight(numbers: Numbers) -> Verdict:
             outcome="not tested",
             evidence="Predicted: slower than ours on every model. Install the extra `bench`.",
         )
+    least, most = (end(found, key=lambda key: median(found[key])) for end in (min, max))
     return Verdict(
         question="And nnsight, with a layer's cells in one trace?",
         answer=f"It takes {min(map(median, found.values())):.1f} to {max(map(median, found.values())):.1f} times as long as ours.",
         outcome=judged([median(ratios) > 1 for ratios in found.values()]),
-        evidence="; ".join(f"{model}, {sweep}: {shown(ratios)}" for (model, sweep), ratios in found.items())
-        + "; predicted above 1 everywhere.",
+        evidence=f"Least on {_named(found, least)}, most on {_named(found, most)}; predicted above 1 on every model and sweep, of which "
+        f"there are {len(found)}. The table of times has each.",
         control="It wraps the plain Hugging Face module with the same weights (a toy: the toy itself); its values are compared with ours below.",
     )
 
@@ -223,9 +245,13 @@ def _gpu(numbers: Numbers, device: str) -> Verdict:
     )
 
 
+def _named(found: Mapping[tuple[str, str], Tensor], key: tuple[str, str]) -> str:
+    return f"{', '.join(key)}: {shown(found[key])}"
+
+
 def _equal(numbers: Numbers, model: str) -> str:
     largest = _largest(torch.stack([numbers.get(DIFFERENCE, model, sweep, LOOP) for sweep in SWEEPS]))
-    return f"largest difference to the slow loop {largest:.1e} of the spread of effects"
+    return f"Largest difference to the slow loop: {largest:.1e} of the spread of effects."
 
 
 def _largest(values: Tensor) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.score_speed.__main__ import main
+from experiments.score_speed.__main__ import headline, main
 from experiments.score_speed.measure import side_by_side
 from interp.memory import allocated_at_peak
 from interp.result import Result
@@ -24,6 +24,10 @@ def test_the_benchmark_ends_in_a_page(tmp_path: Path, capsys: pytest.CaptureFixt
     data = json.loads((tmp_path / "results.json").read_text())
     spent = Result.from_json(data["results"]["time"])
     assert spent.values.shape == (3, 2)
+    assert (
+        data["question"] == headline(spent, Result.from_json(data["results"]["memory"]))
+        and "bare forward pass" in data["question"]
+    )
     assert (spent.values > 0).all()
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from experiments.sweep_speed.__main__ import main
-from experiments.sweep_speed.answers import Numbers, judged, shown, verdicts
+from experiments.sweep_speed.answers import Numbers, headline, judged, shown, verdicts
 from experiments.sweep_speed.config import DeepConfig
 from experiments.sweep_speed.floor import Shape, heads_floor, loop_count, positions_floor
 from experiments.sweep_speed.measure import FLOPS, TABLES, TIME, counted, counting, largest, loop_values
@@ -56,6 +56,9 @@ def test_the_benchmark_ends_in_a_page(tmp_path: Path, capsys: pytest.CaptureFixt
     assert has_nnsight() or "not installed" in page
     assert "each cell restarted at the layer it patches (all)" in page
     again = verdicts(results, "cpu")
+    assert data["question"] == headline(results) and "faster than TransformerLens'" in data["question"]
+    assert all(card.control in ("", card.control.strip()) and card.control[-1:] in ("", ".") for card in again)
+    assert all(card.control[:1] == card.control[:1].upper() for card in again)
     assert [card.outcome for card in again if "same number" in card.question] == ["supported"]
 
 
@@ -141,7 +144,13 @@ def test_outcomes_follow_the_numbers() -> None:
     values = torch.tensor([[[[1.0, 2.0, 1.0], [12.0, 12.0, 9.0]]]], dtype=torch.float64)
     labels = {"model": ("m",), "sweep": (PLACES,), "tool": (OURS, "other")}
     numbers = Numbers({TIME: Result(name=TIME, values=values, axes=TABLES[TIME][0], labels=labels)})
-    assert shown(numbers.ratios("m", PLACES, "other")) == "9 (6–12)"
+    assert shown(numbers.ratios("m", PLACES, "other")) == "9.0 (6.0–12.0)"
+    for rounds, said in (
+        ([1.9, 1.9, 2.0], "1.90 (1.90–2.00)"),
+        ([3.0, 3.1, 3.0], "3.0 (3.0–3.1)"),
+        ([99.6, 120.0, 130.0], "120 (100–130)"),
+    ):
+        assert shown(torch.tensor(rounds)) == said
     assert numbers.ratios("m", PLACES, "other", OURS_SHARED).numel() == 0
     assert bool(numbers.get(FLOPS, "m").isnan())
 
