@@ -58,9 +58,11 @@ def prepare(arguments: argparse.Namespace) -> "Work":
     if parts and idle:
         raise ConfigError(f"{idle[0]} with --{next(iter(parts))}", "these parts are ablated together, once", "Leave one out")
     check_output(arguments)
-    model = open_model(arguments)
-    from interp.interventions.modes import Manner
+    from interp.interventions.modes import MODES, Manner
 
+    if arguments.mode not in MODES:
+        Manner(arguments.mode).check([])  # says so, before the model is opened
+    model = open_model(arguments)
     Manner(arguments.mode).check(_components(model, parts))
     given = read_input(arguments, model, copies=2, draws=arguments.mode == "resample")
 

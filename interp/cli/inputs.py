@@ -72,7 +72,9 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(arguments: argparse.Namespace) -> "HookedModel":
-    """The model that was named, on the device that was named."""
+    """The model that was named, on the device that was named. A text that cannot be read is found before it is opened."""
+    if getattr(arguments, "text", None) not in (None, "-"):
+        read_text(arguments.text)
     say(f"opening {arguments.model}")
     if arguments.model not in bundled_names() and not Path(arguments.model).exists():
         check_reachable(arguments.model)

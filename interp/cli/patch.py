@@ -70,9 +70,13 @@ def prepare(arguments: argparse.Namespace) -> "Work":
     check_output(arguments)
     if arguments.checkpoint is not None:
         check_folder("--checkpoint", arguments.checkpoint.parent)
-    model: Any = open_model(arguments)
-    from interp.interventions.patching.cells import chosen_sites
+    from interp.interventions.patching.cells import PATCHABLE, chosen_sites
+    from interp.sites import nearest_kind
 
+    if arguments.site not in PATCHABLE:
+        hint = nearest_kind(arguments.site, PATCHABLE)
+        raise ConfigError(f"--site {arguments.site}", f"the sites are {', '.join(PATCHABLE)}", f"{hint}Name one of them")
+    model: Any = open_model(arguments)
     chosen_sites(model, arguments.site, arguments.layers)
     pairs, metric = _pairs(arguments, model, file)
     positions = _positions(arguments.positions, pairs)

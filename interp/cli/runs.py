@@ -16,6 +16,7 @@ from interp.cli.common import print_table, without
 
 if TYPE_CHECKING:
     from interp.cli.main import Work
+    from interp.training.catalog import Runs
 
 
 DEFAULT = "runs"
@@ -40,11 +41,18 @@ def prepare(arguments: argparse.Namespace) -> "Work":
 
     if not folders and not Path(DEFAULT).is_dir():
         here = [entry.name for entry in Path().iterdir() if entry.is_dir()]
-        hint = next(filter(None, (nearest(word, here) for word in (*filters, DEFAULT))), "")
+        words = [word for word in filters if not any(sign in word for sign in "=<>")]  # could be folders
+        hint = next(filter(None, (nearest(word, here) for word in (*words, DEFAULT))), "")
+        if not words:
+            truth = f"there is no folder {DEFAULT!r} here yet; interp train writes it"
+            raise ConfigError("run folders", truth, f"{hint}Train first, or give the folder that training wrote to")
+        filters = words
         given = f" and neither is {' or '.join(map(repr, filters))}" if filters else ""
         raise ConfigError("run folders", f"{DEFAULT!r} is not a folder{given}", f"{hint}Give the folder that training wrote to")
     everything = Runs([run for folder in folders or [DEFAULT] for run in find_runs(folder)])
     found = everything.where(*filters)
+    if not found:
+        _check_no_column(everything, filters)
     if arguments.sort:
         found = found.sorted_by(arguments.sort)
     columns = arguments.columns.split(",") if arguments.columns else None
@@ -60,3 +68,14 @@ def prepare(arguments: argparse.Namespace) -> "Work":
             print(f"{len(found)} of {len(everything)} runs")  # noqa: T201
 
     return work
+
+
+def _check_no_column(everything: "Runs", filters: list[str]) -> None:
+    """Raise `ConfigError` for the name of a column that stands where a part of a run's name is meant, if no run has it."""
+    from interp.errors import ConfigError
+
+    columns = {short for key in everything.keys for short in (key, key.rpartition(".")[2])}
+    for word in filters:
+        if word in columns and not everything.where(word):
+            remedy = f"Write a comparison such as {word}=… or '{word}<…', or --sort={word}"
+            raise ConfigError(f"runs named {word!r}", f"no run's name holds it, and {word} is a column", remedy)

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(arguments: argparse.Namespace) -> "Work":
     """Open the model and read the text; the work is to score."""
     check_output(arguments)
+    _check_names(arguments.scores)
     model: Any = open_model(arguments)
     given = read_input(arguments, model)
     from interp.probes import head_scores
@@ -51,7 +52,7 @@ def prepare(arguments: argparse.Namespace) -> "Work":
     looks_ahead = arguments.bidirectional or getattr(model.cfg, "attention_dir", "causal") == "bidirectional"
     if looks_ahead:
         say("attention looks ahead: scores that speak of earlier tokens have no meaning here")
-    chosen_scores(names, given.period, looks_ahead)  # a wrong name is found before anything is run
+    chosen_scores(names, given.period, looks_ahead)  # a name that the text does not allow is found before anything is run
 
     def work() -> None:
         with passes(model, f"scoring {given.told}", len(given.tokens), arguments.batch_size):
@@ -69,6 +70,14 @@ def prepare(arguments: argparse.Namespace) -> "Work":
         deliver(arguments, rows, scores, blocks, n_rows=len(everything), top=scores.values[0].numel())
 
     return work
+
+
+def _check_names(names: list[str] | None) -> None:
+    """Raise `ConfigError` for names that are no score, whatever is read: before the model is opened."""
+    from interp.probes.scores import chosen_scores
+
+    if names is not None:
+        chosen_scores(tuple(names), 2, False)  # with a period all names are known
 
 
 def best(rows: list[dict[str, Any]], k: int | None) -> list[dict[str, Any]]:

@@ -119,7 +119,8 @@ def _listing(plans: Sequence["Plan"], arguments: argparse.Namespace) -> "Work":
         seconds = together(estimates, arguments.workers)
         runs = f"{len(plans)} run{'s' * (len(plans) > 1)}, {sum(each.n_parameters for each in estimates):,} parameters in all"
         if not arguments.json:
-            print(f"{runs}, about {duration(seconds)}")  # noqa: T201
+            start = ", without the start of worker processes, which takes some seconds" if len(plans) > 1 else ""
+            print(f"{runs}, about {duration(seconds)}{start}")  # noqa: T201
 
     return work
 
@@ -143,10 +144,17 @@ def _train(plans: Sequence["Plan"], arguments: argparse.Namespace) -> None:
 
     runs = {plan.name: plan.config for plan in plans}
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    before = (
+        {run.folder.resolve() for run in find_runs(arguments.out) if run.state == "finished"} if arguments.out.is_dir() else set()
+    )
     folders = _train_together(runs, arguments.out) if several else _train_in_workers(runs, arguments)
     if int(os.environ.get("RANK", "0")):
         return
     write_results(arguments.out)
+    opened = sum(folder.resolve() in before for folder in folders)
+    if opened:
+        told = "nothing was trained" if opened == len(folders) else f"the other {len(folders) - opened} were trained"
+        print(f"{opened} of {len(folders)} runs had finished before and were opened; {told}", file=sys.stderr)  # noqa: T201
     found = {run.folder.resolve(): run for run in find_runs(arguments.out)}
     rows = Runs([found[folder.resolve()] for folder in folders]).to_rows()
     print_table(without(rows, {"name", "started", "state"}), as_json=arguments.json)

@@ -110,6 +110,8 @@ def test_a_grid_from_a_file_to_its_table(here: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.splitlines()[-1] == "1 of 2 runs"
     assert main(["runs", "made", "nothing"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "0 of 2 runs"
+    assert main(["runs", "made", "validation_loss"]) == 2
+    assert "validation_loss is a column" in (told := capsys.readouterr().err) and "--sort=validation_loss" in told
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,13 @@ def test_a_grid_from_a_file_to_its_table(here: Path, capsys: pytest.CaptureFixtu
         (["train", "grid.yaml", "--device", "cuda:77", "--import", "own_tasks"], "device|train.device"),
         (["train", "grid.yaml", "--device", "cpu", "train.device=cpu"], "train.device is set twice"),
         (["train", "grid.yaml", "--out", "grid.yaml/x"], "grid.yaml is not a folder that can be written to"),
-        (["runs"], "'runs' is not a folder"),
+        (["runs"], "there is no folder 'runs' here yet; interp train writes it"),
+        (["runs", "data.kind=copy", "train.lr<1e-3"], "there is no folder 'runs' here yet; interp train writes it"),
+        (["score", "attn-only-2l", "--scores", "inductionn"], "Did you mean 'induction'"),
+        (["score", "attn-only-2l", "--text", "nope.txt"], "--text nope.txt: it cannot be read"),
+        (["report", "attn-only-2l", "--text", "nope.txt"], "--text nope.txt: it cannot be read"),
+        (["ablate", "attn-only-2l", "--mode", "zeroo"], "Did you mean 'zero'"),
+        (["patch", "attn-only-2l", "--site", "resid_pree"], "Did you mean 'resid_pre'"),
         (["runs", "rusn"], "neither is 'rusn'"),
         (["settings", "modle"], "Did you mean 'model'"),
         (["settings", "model.kind=conv"], "no architecture of kind 'conv'"),
