@@ -91,7 +91,8 @@ def test_without_a_residual_stream_paths_skip_no_layer() -> None:
     clean, corrupted = (torch.randint(D_VOCAB, (3, POS), generator=torch.Generator().manual_seed(i)) for i in range(2))
     metric = metrics.logit_diff(1, 2)
     direct = interp.path_patching(model, clean, corrupted, metric, Site("logits"), values="effect", progress=False).values
-    assert bool((direct[0] == 0).all()) and bool((direct[1].abs() > 1e-6).all())
+    # float64 rounding (4e-17): a batch of other rows is another matrix product, whose sums may be taken in another order
+    assert bool((direct[0].abs() < 1e-15).all()) and bool((direct[1].abs() > 1e-6).all())
     into_second = interp.path_patching(
         model, clean, corrupted, metric, Site("z", 1), senders="input", values="effect", progress=False
     )
