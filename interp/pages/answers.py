@@ -149,8 +149,8 @@ def _told_of_others(found: Found, worst: str | None, over: _Margin | None) -> st
     size, drawn = len(sets_of(cause)[worst]), worst.startswith(DRAWN)
     every = "every other head" if size == 1 else f"every set of {size} other heads"
     which = f"as many other heads, {len(values)} random draws" if drawn else f"{every}, {len(values)} in all"
-    heads = sets_of(cause)[worst][:3] if isinstance(scores, Result) else []
-    best = [f"{name_of(head)} {text}" if size > 1 else text for head in heads if (text := best_score(scores, head))]
+    told = {head: best_score(scores, head) for head in sets_of(cause)[worst][:3]} if isinstance(scores, Result) else {}
+    best = [f"{name_of(head)} {text}" if size > 1 else text for head, text in told.items() if text]
     known = (
         f", whose best score is {best[0]}" if size == 1 and best else f", whose best scores are {', '.join(best)}" if best else ""
     )
