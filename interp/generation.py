@@ -115,8 +115,15 @@ def generate(
     check_model(model)
     prompts = _prompts(model, prompt)
     max_new_tokens = _whole("max_new_tokens", max_new_tokens)
-    how = _how(temperature, top_k, top_p, prompts)
-    _check_options(how, beams, length_penalty, n_samples, seed)
+    how = check_options(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        beams=beams,
+        n_samples=n_samples,
+        seed=seed,
+        length_penalty=length_penalty,
+    )
     _check_room(model, prompts.shape[1], max_new_tokens)
     stops = _stops(model, stop)
     with torch.no_grad(), eval_mode(model), tqdm(desc="generating", unit="token", disable=not progress) as bar:
@@ -267,7 +274,16 @@ def _prompts(model: HookedModel, prompt: Any) -> Int[Tensor, "batch pos"]:
     return prompt.long().to(device_of(model))
 
 
-def _how(temperature: Any, top_k: Any, top_p: Any, prompts: Tensor) -> _How:
+def check_options(
+    *, temperature: Any, top_k: Any, top_p: Any, beams: Any, n_samples: Any, seed: Any, length_penalty: Any = None
+) -> _How:
+    """How tokens are chosen. Raises `ConfigError` for what `generate` refuses of these, whatever the model and the prompt."""
+    how = _how(temperature, top_k, top_p)
+    _check_options(how, beams, length_penalty, n_samples, seed)
+    return how
+
+
+def _how(temperature: Any, top_k: Any, top_p: Any) -> _How:
     if temperature is not None and not 0 < temperature < float("inf"):
         raise ConfigError(f"temperature {temperature}", "it divides the logits", "Give a positive number; without it, greedy")
     if top_p is not None and not 0 < top_p <= 1:

@@ -22,7 +22,7 @@ def provenance_of(model: nn.Module, tokens: Tensor, seconds: float) -> Provenanc
     return Provenance(
         model=_model_name(model),
         weights=weights_hash(model),
-        tokens=tensor_hash(tokens.long()),  # the ids, whatever the type that holds them
+        tokens=tensor_hash(tokens if tokens.is_floating_point() else tokens.long()),  # ids, whatever the type that holds them
         dtype=str(parameter.dtype).removeprefix("torch."),
         device=str(parameter.device),
         versions=versions(),

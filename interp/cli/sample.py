@@ -41,6 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prepare(arguments: argparse.Namespace) -> "Work":
     """Open the model and read the prompt; the work is to go on from there."""
+    from interp.generation import check_options
+
+    check_options(
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        beams=arguments.beams,
+        n_samples=arguments.samples,
+        seed=arguments.seed,
+    )
     model = open_model(arguments)
     prompt = encode(model, arguments.prompt if arguments.text is None else read_text(arguments.text))
     from interp.interventions import ablated, components

@@ -264,6 +264,9 @@ def _predictions(read: Tensor, tokens: Tensor, targets: tuple[int, ...] | None) 
     """The logits that predict, and the tokens predicted."""
     tokens = tokens.to(read.device, torch.int64)
     if targets is None:
+        if tokens.shape[1] < 2:
+            told = "rows of a single token have none that is predicted"
+            raise DataError("a metric of the predicted tokens", told, "Give rows of two tokens or more")
         return read[:, :-1], tokens[:, 1:]
     return read, gather(tokens, torch.tensor(targets), 1, "target")
 

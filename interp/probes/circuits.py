@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformer_lens import FactoredMatrix
 from transformer_lens.utilities import composition_scores as composition_of
 
-from interp.errors import ConfigError, ModelError, kind_of
+from interp.errors import ConfigError, ModelError, ResultError, kind_of
 from interp.models.toys import ConvAttn, Toy
 from interp.probes.attention import previous_token_scores
 from interp.probes.repeats import ordinary_ids
@@ -47,8 +47,8 @@ class HeadWeights:
 def head_weights(model: Any) -> HeadWeights:
     """The weights of `model`'s heads with norms folded in.
 
-    Raises `ModelError` when they cannot be found, or when no residual stream leads from embedding to heads to logits: the
-    products of weights that circuits are read from then mean nothing.
+    Raises `ModelError` when they cannot be found, when they hold NaN or infinite numbers, or when no residual stream leads from
+    embedding to heads to logits: the products of weights that circuits are read from then mean nothing.
     """
     check_no_name(model)
     if isinstance(model, Toy) and not model.config.residual and (len(model.blocks) > 1 or isinstance(model, ConvAttn)):
@@ -81,6 +81,10 @@ def head_weights(model: Any) -> HeadWeights:
     if embed.shape[0] != unembed.shape[1]:
         sizes = f"it reads {embed.shape[0]} tokens and writes {unembed.shape[1]}"
         raise ModelError("copying by eigenvalues", sizes, "Use a model whose output vocabulary is its input vocabulary")
+    for name, tensor in {**read, "W_O": written, "W_E": embed, "W_U": unembed}.items():
+        if not bool(tensor.isfinite().all()):
+            told = f"{int((~tensor.isfinite()).sum())} numbers of {name} (norms folded in) are NaN or infinite"
+            raise ModelError(f"reading the heads' weights of {kind_of(model)}", told, "Look at its weights")
     return HeadWeights(embed, unembed, **read, W_O=written)
 
 
@@ -163,12 +167,18 @@ def qk_trace_scores(model: Any, previous: Result | None = None, *, n_null: int =
     M = Σ_e p(e) W_E W_Q W_Kᵀ (W_V^e W_O^e)ᵀ W_Eᵀ over heads e of earlier layers, p(e) their previous-token score (`previous`, or
     measured on random repeats). "trace" is tr M in the model's own scale (Olsson et al. 2022, QK eigenvalues of induction heads),
     "eigenvalue" the same divided by Σ|λ|, in [−1, 1]: 1 when each token looks for its own successor. NaN in the first
-    layer. `baseline`: the mean of `n_null` heads with random W_Q and W_K.
+    layer. `baseline`: the mean of `n_null` heads with random W_Q and W_K. Raises `ResultError` when `previous` is not of this
+    model's layers and heads.
     """
     weights = head_weights(model)
-    weight = (previous_token_scores(model) if previous is None else previous).values.double().cpu()
-    gram = weights.W_E.T @ weights.W_E
     n_layers, n_heads, _, d_head = weights.W_Q.shape
+    previous = previous_token_scores(model) if previous is None else previous
+    if previous.axes != ("layer", "head") or tuple(previous.values.shape) != (n_layers, n_heads):
+        given = f"axes {previous.axes} of shape {tuple(previous.values.shape)}"
+        told = f"the result {previous.name!r} has {given}, and this model has {n_layers} layers of {n_heads} heads"
+        raise ResultError("QK traces through previous-token heads", told, "Give previous_token_scores of the same model")
+    weight = previous.values.double().cpu()
+    gram = weights.W_E.T @ weights.W_E
     values = torch.full((2, n_layers, n_heads), torch.nan, dtype=torch.float64)
     null = torch.full_like(values, torch.nan)
     generator = torch.Generator().manual_seed(seed)

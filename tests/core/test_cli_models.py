@@ -167,6 +167,9 @@ def test_a_text_is_cut_into_rows_that_begin_with_bos(
         (["patch", MODEL, "--pairs", "ioi", "--period", "4"], "it would do nothing"),
         (["patch", MODEL, "--pairs", "inductions"], "Did you mean 'induction'"),
         (["sample", MODEL, "--prompt", "1 2", "--ablate", "4.0"], "at layers"),
+        (["sample", MODEL, "--prompt", "1 2", "--temperature", "0"], "temperature 0.0: it divides the logits"),
+        (["sample", MODEL, "--prompt", "1 2", "--top-p", "1.5"], "it is a probability"),
+        (["sample", MODEL, "--prompt", "1 2", "--samples", "2"], "greedy continuations are all the same"),
     ],
 )
 def test_mistakes_end_in_one_message_and_code_2(

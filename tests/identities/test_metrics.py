@@ -244,3 +244,10 @@ def test_a_sweep_says_which_accuracies_are_undefined() -> None:
     for metric in (metrics.accuracy(), metrics.loss()):
         found = ablation_sweep(model, tokens, metric, mode="zero", progress=False)
         assert found.count == 3 and "1 of 4 examples have no defined metric and are left out" in found.description
+
+
+def test_rows_of_one_token_have_none_to_predict() -> None:
+    for metric in (metrics.loss(), metrics.accuracy()):
+        with pytest.raises(DataError, match="rows of a single token have none that is predicted. Give rows of two tokens"):
+            metric(torch.zeros(2, 1, 5), torch.zeros(2, 1, dtype=torch.long))
+        assert metric(torch.zeros(2, 2, 5), torch.zeros(2, 2, dtype=torch.long)).isfinite().all()

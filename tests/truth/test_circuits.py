@@ -10,7 +10,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import interp
-from interp.errors import ConfigError, ModelError
+from interp.errors import ConfigError, ModelError, ResultError
 from interp.models import AttnAttn, ConvAttn, Transformer
 from interp.models.constructed import induction_circuit
 from interp.probes import composition_scores, copying_null, copying_scores, head_scores, head_weights, qk_trace_scores
@@ -172,6 +172,28 @@ def test_qk_trace_equals_the_whole_matrix() -> None:
     assert float(found.values[0, layer, head]) == pytest.approx(float(matrix.trace()), rel=1e-9)
     assert float(found.values[1, layer, head]) == pytest.approx(float(matrix.trace() / values.abs().sum()), abs=1e-6)
     assert found.values[:, 0].isnan().all()
+
+
+def test_previous_token_scores_of_another_model_are_refused() -> None:
+    torch.manual_seed(1)
+    for other in (
+        AttnAttn(d_vocab=D_VOCAB, d_model=D_MODEL, n_heads=1, n_layers=N_LAYERS),  # one head would stand for all of them
+        AttnAttn(d_vocab=D_VOCAB, d_model=D_MODEL, n_heads=N_HEADS, n_layers=2),
+    ):
+        with pytest.raises(ResultError, match=r"'previous_token' has axes .* this model has 3 layers of 4 heads"):
+            qk_trace_scores(toy(), interp.previous_token_scores(other))
+    with pytest.raises(ResultError, match="this model has 3 layers of 4 heads"):
+        qk_trace_scores(toy(), head_scores(toy()))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_named(number: float) -> None:
+    model = toy()
+    with torch.no_grad():
+        next(parameter for name, parameter in model.named_parameters() if "blocks.1" in name)[0] = number
+    for measure in (composition_scores, copying_scores, qk_trace_scores):
+        with pytest.raises(ModelError, match=r"numbers of W_. \(norms folded in\) are NaN or infinite"):
+            measure(model)
 
 
 def test_what_is_refused() -> None:

@@ -72,7 +72,7 @@ def activation_patching(
     layer and position); along the others everything is patched at once, all of it or what `layers`, `heads` and `positions`
     choose. A position may be a number or one per pair [pair], and have a name: `positions={"subject": …}`. For a pattern
     it is the query's. `source` is what is put in: the other "run" on the same pair, "resample" (on another pair, by `seed`), its
-    "mean" over pairs and positions, or "zero".
+    "mean" over pairs and positions (of a pattern: over pairs, at each query and key), or "zero".
     `values`: "metric", baseline the unpatched metric; "effect", the difference from it; "recovery", (metric − corrupted) /
     (clean − corrupted), NaN for pairs without a gap, which are counted in the description; refused when none has one. The
     description also says what of `layers`, `heads` and `positions` is patched at once.
