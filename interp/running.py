@@ -168,6 +168,8 @@ class _Station:
     much, after whoever reads attn_out has read it.
     """
 
+    _passing = ("fired",)  # not what `identity.described` tells it by
+
     def __init__(self, name: str):
         self.name = name
         self.sites: list[Site] = []
@@ -199,6 +201,8 @@ class _Station:
 
 class _Plan:
     """What happens at which hook point in a forward pass. Stations are keyed by hook point: several names can mean the same."""
+
+    _passing = ("model", "tokens", "points", "stations")
 
     def __init__(self, model: HookedModel, tokens: Tensor):
         self.model, self.tokens = model, tokens

@@ -77,6 +77,8 @@ def _tokens_to_try(model: HookedModel, reference: Tensor | None) -> Tensor | Non
 class _Counted(Intervention):
     """An intervention, and how often it acted at each of its sites."""
 
+    _passing = ("acted",)
+
     def __init__(self, intervention: Intervention):
         self.intervention = intervention
         self.acted: dict[Site, int] = {}

@@ -87,8 +87,17 @@ def measured_values(
 
 
 def treats_rows_alone(metric: Metric, logits: Tensor, tokens: Int[Tensor, "batch pos"], values: PerExample) -> bool:
-    """Whether the metric of these examples, taken in another order and twice, is what it was (`values`) before."""
-    rows = torch.arange(len(values)).flip(0).repeat_interleave(2)
+    """Whether the metric of these examples is what it was (`values`) before, in another order and twice, or of some alone.
+
+    Some are the first half (beside each other, the largest or the mean of all would be missed), the first and the last.
+    """
+    n = len(values)
+    rows = torch.arange(n)
+    others = [rows.flip(0).repeat_interleave(2), rows[: (n + 1) // 2], rows[:1], rows[-1:]]
+    return all(_as_before(metric, logits, tokens, values, part) for part in others)
+
+
+def _as_before(metric: Metric, logits: Tensor, tokens: Int[Tensor, "batch pos"], values: PerExample, rows: Tensor) -> bool:
     try:
         again = metric.select(rows).score(at_least_float32(logits[rows]), tokens[rows].to(logits.device))
     except (RuntimeError, ValueError, IndexError, InterpError):
@@ -115,11 +124,14 @@ def check_treats_rows_alone(
     except (RuntimeError, ValueError, IndexError) as error:
         raise _not_alone(f"it fails on the first {len(rows)} of {len(tokens)} examples ({error})") from error
     if not alone:
-        raise _not_alone("its values change, or it fails, when the examples come in another order")
+        raise _not_alone("its values change, or it fails, when the examples come in another order or fewer at a time")
 
 
 def _not_alone(truth: str) -> DataError:
-    remedy = "Give answers as metrics.from_callable(function, answers=answers), which cuts them to the batch"
+    remedy = (
+        "Give answers as metrics.from_callable(function, answers=answers), which cuts them to the batch, and make each "
+        "example's value of its own logits alone"
+    )
     return DataError("a function as the metric of batches", truth, remedy)
 
 
