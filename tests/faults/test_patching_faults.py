@@ -196,6 +196,22 @@ def test_what_mixes_pairs_refuses_a_function_that_needs_them_in_order() -> None:
         metrics.metric_values(subject, clean, lambda logits, tokens: logits[torch.arange(3), -1, answers], batch_size=2)
 
 
+@pytest.mark.parametrize("mode", ["auto", "trimmed", "growing", "reference"])
+def test_batches_of_pairs_refuse_a_function_that_looks_at_others(mode: str) -> None:
+    """By their place, or all at once in a way that neither another order nor twice each can show."""
+    clean, corrupted = prompts(3)
+    answers = torch.tensor([1, 2, 3])
+    by_place = lambda logits, tokens: logits[torch.arange(len(tokens)), -1, answers[: len(tokens)]]  # noqa: E731
+    of_largest = lambda logits, tokens: logits[:, -1, 3] / logits[:, -1, 3].abs().max()  # noqa: E731
+    centred = lambda logits, tokens: (logits[:, -1, 3] - logits[:, -1, 3].mean()) ** 2  # noqa: E731
+    swept = partial(activation_patching, model(), clean, corrupted, mode=mode, progress=False)
+    for coupled in (by_place, of_largest, centred):
+        with pytest.raises(DataError, match="fewer at a time"):
+            swept(coupled, batch_size=2)
+    alone = lambda logits, tokens: logits[:, -1, 3]  # noqa: E731
+    assert torch.allclose(swept(alone, batch_size=2).values, swept(alone).values, atol=1e-6)
+
+
 def test_the_model_is_left_as_it_was() -> None:
     clean, corrupted = prompts()
     subject = model().train()
