@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -210,6 +211,16 @@ def test_batches_of_pairs_refuse_a_function_that_looks_at_others(mode: str) -> N
             swept(coupled, batch_size=2)
     alone = lambda logits, tokens: logits[:, -1, 3]  # noqa: E731
     assert torch.allclose(swept(alone, batch_size=2).values, swept(alone).values, atol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_heads_may_be_any_whole_numbers() -> None:
+    swept = partial(activation_patching, model(), *prompts(3), READ, progress=False)
+    for heads in ([np.int64(1)], torch.tensor([1]), np.array([1])):
+        assert torch.equal(swept(heads=heads).values, swept(heads=[1]).values)
+    for wrong in ([1.0], 1, [np.int64(2)]):
+        with pytest.raises(SiteError, match="heads 0 to 1"):
+            swept(heads=wrong)
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from operator import index
 from typing import Any
 
 import torch
@@ -176,9 +177,13 @@ def _heads(kind: str, heads: Sequence[int] | None, n_heads: int | None) -> tuple
         return ()
     if heads is None:
         return tuple(range(n_heads))
-    if isinstance(heads, int) or not len(heads) or not all(isinstance(h, int) and 0 <= h < n_heads for h in heads):
+    try:
+        chosen = tuple(dict.fromkeys(index(head) for head in heads))
+    except TypeError:  # one number, or what is none
+        chosen = ()
+    if not chosen or not all(0 <= head < n_heads for head in chosen):
         raise SiteError(f"heads {heads!r}", f"there are heads 0 to {n_heads - 1}", "Give a list of some of them, e.g. [0, 1]")
-    return tuple(dict.fromkeys(heads))
+    return chosen
 
 
 def _head_mask(heads: tuple[int, ...], n_heads: int | None) -> Tensor | None:
