@@ -143,7 +143,9 @@ def _is_installed(item: Any) -> bool:
     name = item.__name__ if isinstance(item, ModuleType) else getattr(item, "__module__", None)
     if name is None or name.split(".")[0] == "interp" or name == builtins.__name__:
         return True
+    if name == "__main__":
+        return False
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:
-        return name != "__main__" and name in sys.modules
+        return name in sys.modules
     return any(folder in Path(file).resolve().parents for folder in INSTALLED)
