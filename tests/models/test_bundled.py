@@ -91,8 +91,8 @@ def test_the_language_model_went_through_a_phase_change() -> None:
 
 
 def test_a_checkpoint_that_is_not_there_names_those_that_are() -> None:
-    with pytest.raises(RunFolderError, match="the steps kept are 0, .* Did you mean 2400"):
-        open_checkpoint(LANGUAGE, 2399)
+    with pytest.raises(RunFolderError, match="the steps kept are 0, .* Did you mean 2000"):
+        open_checkpoint(LANGUAGE, 1999)
     with pytest.raises(RunFolderError, match="Did you mean 'attn-only-2l'"):
         open_checkpoint("attn-only-2", 0)
     with pytest.raises(RunFolderError, match="Did you mean 'attn-only-2l'"):

@@ -414,4 +414,5 @@ def test_what_is_not_known_of_a_hooked_module_is_named_where_it_is_given() -> No
     with pytest.raises(ModelError, match="weights of a HookedModule: they are not where.*no blocks.layer..attn.W_O.*head_scores"):
         interp.copying_scores(model)
     known = hooked(model.wrapped, {"pattern": "layers.{layer}.softmax"}, d_vocab=D_VOCAB, n_ctx=N_CTX)
-    assert interp.induction_scores(known, period=3).values.shape == (2, N_HEADS)
+    found = interp.head_scores(known, period=3, scores=["entropy"], bidirectional=True)
+    assert found.values.shape == (1, 2, N_HEADS)

@@ -224,8 +224,8 @@ def test_pairs_without_a_metric_are_left_out_and_counted() -> None:
         model, clean, corrupted, lambda logits, ids: logits[:, 0, 0] * torch.nan, OUTPUT, progress=False
     )
     assert everywhere.count == 0 and bool(everywhere.values.isnan().all()) and everywhere.baseline is None
-    same = interp.path_patching(model, clean, clean, METRIC, OUTPUT, values="recovery", progress=False)
-    assert same.count == 0 and bool(same.values.isnan().all())
+    with pytest.raises(DataError, match="no gap to give a share of"):
+        interp.path_patching(model, clean, clean, METRIC, OUTPUT, values="recovery", progress=False)
 
 
 BAD_PATHS: list[tuple[dict[str, Any], type[InterpError], str]] = [
