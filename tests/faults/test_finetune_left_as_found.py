@@ -188,7 +188,11 @@ def test_a_number_of_another_type_bounds_as_well(epsilon: Any) -> None:
         ({"requests": ASK}, DataError, "Give a list"),
         ({"requests": {"prompt": "{}", "subject": "a", "target_new": "b"}}, DataError, "Give a list"),
         ({"requests": [3]}, DataError, "it is a int"),
-        ({"requests": [{"prompt": "{} is", "subjekt": "a", "target_new": "b"}]}, DataError, "'subjekt' is none of its keys. Did you mean 'subject'"),
+        (
+            {"requests": [{"prompt": "{} is", "subjekt": "a", "target_new": "b"}]},
+            DataError,
+            "'subjekt' is none of its keys. Did you mean 'subject'",
+        ),
         ({"requests": [EditRequest("{} is", "a", "b")]}, DataError, "has no tokenizer"),
         ({"requests": [TokenRequest((1, 11), (2,))]}, DataError, "vocabulary"),
         ({"requests": [TokenRequest((1,), (11,))]}, DataError, "vocabulary"),
