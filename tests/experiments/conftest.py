@@ -27,7 +27,7 @@ class InThisProcess:
         self.waiting.clear()
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def no_workers() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setitem(executors._MAKERS, "local", lambda folder, workers: InThisProcess())
