@@ -62,12 +62,12 @@ def headline(final: Mapping[str, Result], changes: Changes, cut: Mapping[str, Re
 
 def at(change: PhaseChange, quantity: str, part: int = 0) -> float:
     """A quantity of a phase change: the median over seeds (part 0), its bounds (1, 2)."""
-    return float(change.numbers.values[change.numbers.labels_of("quantity").index(quantity), part])
+    return change.numbers.at(quantity=quantity, part=part).item()
 
 
 def by_seed(change: PhaseChange, quantity: str) -> Tensor:
     """A quantity for each seed, NaN for one without a change."""
-    return change.per_seed.values[:, change.per_seed.labels_of("quantity").index(quantity)]
+    return change.per_seed.at(quantity=quantity).values
 
 
 def lost(table: Result, variant: str) -> Tensor:

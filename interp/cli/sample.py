@@ -43,14 +43,9 @@ def prepare(arguments: argparse.Namespace) -> "Work":
     """Open the model and read the prompt; the work is to go on from there."""
     from interp.generation import check_options
 
-    check_options(
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        beams=arguments.beams,
-        n_samples=arguments.samples,
-        seed=arguments.seed,
-    )
+    names = ("temperature", "top_k", "top_p", "beams", "seed")
+    options = {name: getattr(arguments, name) for name in names} | {"n_samples": arguments.samples}
+    check_options(**options)
     model = open_model(arguments)
     prompt = encode(model, arguments.prompt if arguments.text is None else read_text(arguments.text))
     from interp.interventions import ablated, components
@@ -61,17 +56,7 @@ def prepare(arguments: argparse.Namespace) -> "Work":
         from interp.generation import generate
 
         with ablated(model, heads=arguments.ablate, mode="zero") if arguments.ablate else nullcontext():
-            found = generate(
-                model,
-                prompt,
-                max_new_tokens=arguments.tokens,
-                temperature=arguments.temperature,
-                top_k=arguments.top_k,
-                top_p=arguments.top_p,
-                beams=arguments.beams,
-                n_samples=arguments.samples,
-                seed=arguments.seed,
-            )
+            found = generate(model, prompt, max_new_tokens=arguments.tokens, **options)
         if arguments.json:
             print_table(_rows(found), as_json=True)
         else:

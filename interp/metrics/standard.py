@@ -195,7 +195,7 @@ def accuracy(targets: Sequence[int] | None = None) -> Metric:
 
 
 def hits(logits: Float[Tensor, "*places d_vocab"], targets: Int[Tensor, "*places"]) -> Float[Tensor, "*places"]:
-    """1 where the largest logit names the target, 0 where another is larger, NaN where one is NaN and none is the largest."""
+    """1 where the largest logit names the target, 0 where another is larger, NaN where any logit is NaN."""
     right = (logits.argmax(-1) == targets).double()
     return right.masked_fill(logits.amax(-1).isnan(), torch.nan)
 

@@ -94,8 +94,8 @@ def are_the_cause(found: Found) -> Verdict:
     error = 0.0 if cause.stderr is None else float(cause.stderr[1, 0])
     others = cause.labels_of("set")[1:]
     over_first = _margin(effects.values[:, 1, 0] - effects.values[:, 0, 0])
-    worst = max(others, key=lambda name: float(cause.values[1, _index(cause, name)]), default=None)
-    over_worst = None if worst is None else _margin(effects.values[:, 1, 0] - effects.values[:, 1, _index(cause, worst)])
+    worst = max(others, key=lambda name: float(cause.at(set=name).values[1]), default=None)
+    over_worst = None if worst is None else _margin(effects.values[:, 1, 0] - effects.at(set=worst).values[:, 1])
     evidence = (
         f"Predicted: without them the loss on the second copy rises by at least {LEAST_EFFECT} nats and {STANDARD_ERRORS:g} "
         f"standard errors, and by {STANDARD_ERRORS:g} standard errors of the difference (paired) more than without any set of as "
@@ -128,10 +128,6 @@ class _Margin:
 def _margin(differences: Tensor) -> _Margin:
     n = len(differences)
     return _Margin(float(differences.mean()), float(differences.std()) / n**0.5 if n > 1 else 0.0)
-
-
-def _index(cause: Result, name: str) -> int:
-    return cause.labels_of("set").index(name)
 
 
 def _shown_set(cause: Result, name: str) -> str:

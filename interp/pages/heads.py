@@ -30,7 +30,7 @@ def cells_of(result: Result) -> list[Head]:
 def score_of(scores: Result, name: str) -> Result:
     """One score of several, axes (layer, head), with its own unit and description."""
     known = next(score for score in all_scores(None) if score.name == name)
-    one = scores.at(score=scores.labels_of("score").index(name))
+    one = scores.at(score=name)
     return replace(one, name=name, unit=known.unit, description=known.description)
 
 
@@ -56,7 +56,7 @@ def ablated_heads(cause: Result) -> str:
 
 def null_of(null: Result, name: str, statistic: str) -> Result:
     """One statistic of a score's null, axes (layer, head)."""
-    return null.at(statistic=null.labels_of("statistic").index(statistic), score=null.labels_of("score").index(name))
+    return null.at(statistic=statistic, score=name)
 
 
 def induction_heads(scores: Result, null: Result) -> list[Head]:

@@ -245,7 +245,7 @@ def _following(asked: Asked, found: Found) -> Result:
     scores, patterns = needed(found, "scores"), needed(found, "patterns")
     if "induction" not in scores.labels_of("score"):
         raise DataError("induction token by token", "attention looks ahead, where “earlier” means nothing", "See the scores")
-    induction = scores.values[scores.labels_of("score").index("induction")].nan_to_num(-1.0)
+    induction = scores.at(score="induction").values.nan_to_num(-1.0)
     layer, head = divmod(int(induction.argmax()), induction.shape[1])
     marks = Induction().marks(asked.example)[0].to(patterns.values.device)
     one = patterns.at(layer=layer, head=head)
